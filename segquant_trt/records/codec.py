@@ -1,0 +1,173 @@
+"""YAML codec of records: strict both ways (an unknown or missing key is an error)."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from segquant_trt.errors import SegQuantError
+from segquant_trt.records.files import atomic_write_bytes, writing_failed
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+
+T = TypeVar("T")
+
+
+@functools.cache
+def _converter() -> Converter:
+    import cattrs
+    from cattrs.strategies import configure_tagged_union
+
+    from segquant_trt.records.plan import ActivationScheme
+
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+    converter.register_structure_hook(float, _number)
+    converter.register_structure_hook(int, _integer)
+    converter.register_structure_hook(str, _text)
+    converter.register_structure_hook(bool, _boolean)
+    converter.register_structure_hook(int | str, _axis)
+    for optional, hook in ((str, _text), (float, _number), (int, _integer), (bool, _boolean)):
+        converter.register_structure_hook(optional | None, _optional(hook))
+    configure_tagged_union(
+        ActivationScheme,
+        converter,
+        tag_name="kind",
+        tag_generator=lambda scheme: next(f.default for f in fields(scheme) if f.name == "kind"),
+    )
+    return converter
+
+
+def _optional(hook: Any) -> Any:
+    return lambda value, kind: None if value is None else hook(value, kind)
+
+
+def _number(value: Any, _: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"expected a number, got {value!r}")
+    return float(value)
+
+
+def _integer(value: Any, _: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"expected an integer, got {value!r}")
+    return value
+
+
+def _text(value: Any, _: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {value!r}")
+    return value
+
+
+def _boolean(value: Any, _: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"expected true or false, got {value!r}")
+    return value
+
+
+def _axis(value: Any, _: Any) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise TypeError(f"expected an axis length or name, got {value!r}")
+    return value
+
+
+def to_plain(record: Any) -> Any:
+    """The record as nested dicts, lists and scalars."""
+    return _plain(_converter().unstructure(record))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def from_plain(value: Any, kind: type[T], *, origin: str) -> T:
+    """Build a record of type `kind`.
+
+    Raises:
+        SegQuantError: naming `origin` and the first offending key.
+    """
+    from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
+
+    try:
+        return _converter().structure(value, kind)
+    except (BaseValidationError, ForbiddenExtraKeysError, TypeError, ValueError, KeyError) as error:
+        from cattrs import transform_error
+
+        reasons = transform_error(error) if isinstance(error, BaseValidationError) else [str(error)]
+        name = getattr(kind, "__name__", str(kind))
+        raise SegQuantError(
+            f"{origin} is not a valid {name}: {'; '.join(reasons[:3])}",
+            hint="undo the edit, or run the stage that writes this file again",
+        ) from error
+
+
+def encode_yaml(record: Any) -> bytes:
+    """The record as YAML, keys in field order."""
+    import yaml
+
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text = yaml.dump(
+        to_plain(record), Dumper=dumper, sort_keys=False, width=110, default_flow_style=None
+    )
+    return str(text).encode()
+
+
+def write_record(path: Path, record: Any) -> None:
+    """Write `record` to `path` as YAML, atomically."""
+    atomic_write_bytes(path, encode_yaml(record))
+
+
+def read_record(path: Path, kind: type[T]) -> T:
+    """Read a record of type `kind` from YAML.
+
+    Raises:
+        SegQuantError: the file is missing, unreadable, not YAML, of another schema version, or
+            has an unknown, missing or mistyped key.
+    """
+    value = read_yaml(path)
+    expected = getattr(kind, "SCHEMA_VERSION", None)
+    if expected is not None:
+        found = value.get("schema_version") if isinstance(value, dict) else None
+        if found != expected:
+            raise SegQuantError(
+                f"{path} has schema_version {found!r}; this program reads {expected}",
+                hint="run the stage that writes this file again with this version",
+            )
+    return from_plain(value, kind, origin=str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse a YAML file.
+
+    Raises:
+        SegQuantError: missing, unreadable or malformed.
+    """
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise SegQuantError(
+            f"{path} does not exist", hint="run the stage that writes this file first"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise SegQuantError(
+            f"{path} is not a text file", hint="run the stage that writes this file again"
+        ) from error
+    except OSError as error:
+        raise writing_failed(path, error) from error
+    try:
+        return yaml.load(text, Loader=loader)  # noqa: S506 - both loaders are the safe ones
+    except yaml.YAMLError as error:
+        raise SegQuantError(
+            f"{path} is not valid YAML: {str(error).splitlines()[0]}",
+            hint="undo the edit, or run the stage that writes this file again",
+        ) from error
