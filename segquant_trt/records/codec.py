@@ -165,7 +165,7 @@ def read_yaml(path: Path) -> Any:
     except OSError as error:
         raise writing_failed(path, error) from error
     try:
-        return yaml.load(text, Loader=loader)  # noqa: S506 - both loaders are the safe ones
+        return yaml.load(text, Loader=loader)
     except yaml.YAMLError as error:
         raise SegQuantError(
             f"{path} is not valid YAML: {str(error).splitlines()[0]}",
