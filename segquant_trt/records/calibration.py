@@ -1,0 +1,109 @@
+"""`calibration.safetensors`: what calibration saw at every site's input and output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segquant_trt.errors import SegQuantError
+from segquant_trt.records.files import atomic_write_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+SCHEMA_VERSION = 1
+HISTOGRAM_BINS = 2048
+_FIELDS = ("minimum", "maximum", "histogram", "exponent", "rows")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivationStats:
+    """Statistics of one tensor over B timestep bins and C channels.
+
+    `minimum`, `maximum`: float32[B, C]. `histogram`: int64[B, 2048], uniform over
+    `[-2**exponent[b], 2**exponent[b]]`. `rows`: float32[B, R, C], sampled channel vectors.
+    """
+
+    minimum: npt.NDArray[np.float32]
+    maximum: npt.NDArray[np.float32]
+    histogram: npt.NDArray[np.int64]
+    exponent: npt.NDArray[np.int32]
+    rows: npt.NDArray[np.float32]
+    elements_per_sample: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """The record. `bin_edges[b]` is the smallest timestep of bin b; empty without a timestep."""
+
+    onnx_sha256: str
+    origin: str  # "trajectories", "inputs" or "synthetic"
+    samples: int
+    bin_edges: tuple[float, ...]
+    tensors: Mapping[str, ActivationStats]
+
+
+def write_calibration(path: Path, calibration: Calibration) -> None:
+    """Write the record atomically; equal records give equal bytes."""
+    from safetensors.numpy import save
+
+    names = sorted(calibration.tensors)
+    arrays: dict[str, Any] = {}
+    for index, name in enumerate(names):
+        for field in _FIELDS:
+            arrays[f"{index}.{field}"] = getattr(calibration.tensors[name], field)
+    header = {
+        "schema_version": SCHEMA_VERSION,
+        "onnx_sha256": calibration.onnx_sha256,
+        "origin": calibration.origin,
+        "samples": calibration.samples,
+        "bin_edges": list(calibration.bin_edges),
+        "tensors": names,
+        "elements_per_sample": [calibration.tensors[name].elements_per_sample for name in names],
+    }
+    # One metadata key: the format does not fix the order of several.
+    atomic_write_bytes(path, save(arrays, metadata={"calibration": json.dumps(header)}))
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Read the record.
+
+    Raises:
+        SegQuantError: missing, truncated, or not a calibration of this schema version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            header = json.loads(metadata.get("calibration", "{}"))
+            if header.get("schema_version") != SCHEMA_VERSION:
+                raise SegQuantError(
+                    f"{path} is not a calibration of schema version {SCHEMA_VERSION}",
+                    hint="run 'segquant-trt calibrate' again",
+                )
+            tensors = {
+                name: ActivationStats(
+                    **{field: file.get_tensor(f"{index}.{field}") for field in _FIELDS},
+                    elements_per_sample=count,
+                )
+                for index, (name, count) in enumerate(
+                    zip(header["tensors"], header["elements_per_sample"], strict=True)
+                )
+            }
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise SegQuantError(
+            f"{path} is not a readable calibration (missing, truncated or altered)",
+            hint="run 'segquant-trt calibrate' again",
+        ) from error
+    return Calibration(
+        onnx_sha256=header["onnx_sha256"],
+        origin=header["origin"],
+        samples=header["samples"],
+        bin_edges=tuple(header["bin_edges"]),
+        tensors=tensors,
+    )
