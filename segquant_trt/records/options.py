@@ -1,0 +1,154 @@
+"""What a compilation is asked to do: one value that the command line and the API both fill."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from segquant_trt.errors import SegQuantError
+from segquant_trt.records.plan import TARGETS, Target
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+RangeMethod = Literal["amax", "percentile", "mse"]
+WeightScaleMethod = Literal["absmax", "mse"]
+Limit: TypeAlias = tuple[float, float]
+
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+RANGE_METHODS: tuple[RangeMethod, ...] = get_args(RangeMethod)
+WEIGHT_SCALE_METHODS: tuple[WeightScaleMethod, ...] = get_args(WeightScaleMethod)
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "target": TARGETS,
+    "dtype": DTYPES,
+    "range_method": RANGE_METHODS,
+    "weight_scales": WEIGHT_SCALE_METHODS,
+}
+_WHOLE: dict[str, Limit] = {
+    "num_samples": (1, 1_000_000),
+    "steps": (1, 10_000),
+    "height": (1, 65_536),
+    "width": (1, 65_536),
+    "seed": (0, 2**63 - 1),
+    "threads": (1, 4096),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileOptions:
+    """Everything that `compile` and the single stages can be told.
+
+    None means: the model's own default (its scheduler, its typical size), or, for `model`, the
+    one that the run folder already holds. `height` and `width` are pixels, as in diffusers.
+
+    Raises:
+        SegQuantError: a value is outside what its option allows.
+    """
+
+    out: Path
+    model: str | None = None
+    subfolder: str | None = None
+    revision: str | None = None
+    target: Target = "onnxruntime"
+    inputs: Path | None = None
+    verify_inputs: Path | None = None
+    prompts: Path | None = None
+    num_samples: int | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    height: int | None = None
+    width: int | None = None
+    scheduler: str | None = None
+    seed: int = 0
+    device: str = "cpu"
+    dtype: Dtype = "float32"
+    threads: int | None = None
+    range_method: RangeMethod = "mse"
+    weight_scales: WeightScaleMethod = "absmax"
+    quantize_all: bool = False
+    keep_float: tuple[str, ...] = ()
+    full: bool = False
+    verify_digests: bool = False
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            _check_choice(name, getattr(self, name), choices)
+        for name, limit in _WHOLE.items():
+            _check_whole(name, getattr(self, name), limit)
+        _check_guidance(self.guidance_scale)
+        _check_model(self.model)
+        _check_patterns(self.keep_float)
+
+    @classmethod
+    def from_keywords(cls, model: str, out: str | Path, **keywords: Any) -> CompileOptions:
+        """Build the options from loose keywords, paths given as text included.
+
+        Raises:
+            SegQuantError: an unknown keyword, or a value outside what its option allows.
+        """
+        known = cls.__dataclass_fields__
+        for name in keywords:
+            if name not in known:
+                raise SegQuantError(
+                    f"compile() has no option {name!r}; it has {', '.join(known)}",
+                    hint="`segquant-trt compile --help` says what each option does",
+                )
+        for name in ("inputs", "verify_inputs", "prompts"):
+            if isinstance(keywords.get(name), str):
+                keywords[name] = Path(keywords[name])
+        if isinstance(keywords.get("keep_float"), list):
+            keywords["keep_float"] = tuple(keywords["keep_float"])
+        return cls(model=model, out=Path(out), **keywords)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise SegQuantError(
+            f"{name} is {value!r}; allowed: {', '.join(choices)}",
+            hint=f"pass {_flag(name)} with one of these",
+        )
+
+
+def _check_whole(name: str, value: Any, limit: Limit) -> None:
+    if value is None and name != "seed":
+        return
+    low, high = limit
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise SegQuantError(
+            f"{name} is {value!r}; allowed: a whole number from {low} to {high}",
+            hint=f"pass {_flag(name)} with a number in this range",
+        )
+
+
+def _check_guidance(value: Any) -> None:
+    if value is None:
+        return
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < 0:
+        raise SegQuantError(
+            f"guidance_scale is {value!r}; allowed: a finite number that is not negative",
+            hint="0 or 1 switches guidance off; 3.5 to 7.5 are usual values",
+        )
+
+
+def _check_model(value: Any) -> None:
+    if value is not None and (not isinstance(value, str) or not value.strip()):
+        raise SegQuantError(
+            f"the model is {value!r}; allowed: a zoo name, a folder or a hub id",
+            hint="try zoo:digits-unet",
+        )
+
+
+def _check_patterns(value: Any) -> None:
+    texts = isinstance(value, tuple) and all(isinstance(item, str) and item for item in value)
+    if not texts:
+        raise SegQuantError(
+            f"keep_float is {value!r}; allowed: a tuple of patterns such as 'time_embed*'",
+            hint="pass --keep-float PATTERN once per pattern",
+        )
