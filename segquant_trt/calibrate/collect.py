@@ -12,11 +12,14 @@ import numpy.typing as npt
 import onnx
 
 from segquant_trt.backends.onnxruntime import float_session
-from segquant_trt.calibrate.recordings import Inputs, Recordings
+from segquant_trt.records.files import sha256_file
+from segquant_trt.records.recordings import Inputs, Recordings, batch_of
 from segquant_trt.calibrate.statistics import Accumulator
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import load_graph
-from segquant_trt.records import GraphFacts, LinearSite
+from segquant_trt.graph.sites import find_sites
+from segquant_trt.graph.wiring import Wiring
+from segquant_trt.records import LinearSite
 from segquant_trt.records.calibration import Calibration
 
 _STEP_BINS = 10
@@ -27,7 +30,6 @@ _OUTPUT_BUDGET_BYTES = 1 << 30
 def collect(
     model_onnx: Path,
     weights_folder: Path,
-    facts: GraphFacts,
     recordings: Recordings,
     *,
     origin: str,
@@ -43,8 +45,8 @@ def collect(
     Raises:
         SegQuantError: a recorded input makes the float model produce NaN or infinity.
     """
-    channel_axes = observed_tensors(facts.sites)
     model = load_graph(model_onnx)
+    channel_axes = observed_tensors(find_sites(Wiring(model.graph), {})[0])
     edges = bin_edges(recordings.timesteps())
     accumulators = {
         name: Accumulator(
@@ -69,7 +71,7 @@ def collect(
             if on_batch is not None:
                 on_batch(done, total)
     return Calibration(
-        onnx_sha256=facts.onnx_sha256,
+        onnx_sha256=sha256_file(model_onnx),
         origin=origin,
         samples=samples,
         bin_edges=edges,
@@ -108,11 +110,6 @@ def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProt
     for name in names:
         copy.graph.output.append(onnx.ValueInfoProto(name=name))
     return copy
-
-
-def batch_of(recordings: Recordings, inputs: Inputs) -> int:
-    """Samples in one batch."""
-    return next(len(inputs[name]) for name, batched in recordings.batched.items() if batched)
 
 
 def _bin(recordings: Recordings, inputs: Inputs, edges: tuple[float, ...]) -> int:

@@ -8,34 +8,11 @@ noise alone miss how activations drift with time.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from segquant_trt.calibrate.recordings import write_shard
-
-Array = npt.NDArray[np.generic]
-Denoise = Callable[[Mapping[str, Array]], npt.NDArray[np.float32]]
-OnStep = Callable[[int, int], None]
-
-
-class DenoisingLoop(Protocol):
-    """What a zoo model or a diffusers pipeline offers: sampling with any denoiser."""
-
-    def sample(
-        self,
-        denoise: Denoise,
-        *,
-        seeds: Sequence[int],
-        steps: int = ...,
-        guidance_scale: float = ...,
-        batch_size: int = ...,
-        on_step: OnStep | None = ...,
-    ) -> Any:
-        """Denoise from the seeds; calls `denoise` once per step and chunk of seeds."""
+from segquant_trt.models.loop import Array, Denoise, DenoisingLoop, Float32, OnStep
+from segquant_trt.records.recordings import write_shard
 
 
 def record(
@@ -57,7 +34,7 @@ def record(
     calls = itertools.count()
     recorded = 0
 
-    def recording(inputs: Mapping[str, Array]) -> npt.NDArray[np.float32]:
+    def recording(inputs: Mapping[str, Array]) -> Float32:
         nonlocal recorded
         write_shard(folder / f"shard-{next(calls):05d}.safetensors", inputs)
         prediction = denoise(inputs)

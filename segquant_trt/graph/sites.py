@@ -142,12 +142,24 @@ def module_scope(node: NodeProto) -> str | None:
 
 def tensor_ranks(model: onnx.ModelProto) -> dict[str, int]:
     """Rank of every tensor whose shape the graph declares or shape inference finds."""
+    ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    for name, kind in _tensor_kinds(model).items():
+        if kind.HasField("shape"):
+            ranks[name] = len(kind.shape.dim)
+    return ranks
+
+
+def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
+    """ONNX element type of every tensor that the graph declares or shape inference finds."""
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    types.update({name: kind.elem_type for name, kind in _tensor_kinds(model).items()})
+    return types
+
+
+def _tensor_kinds(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
     try:
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=False).graph
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
         graph = model.graph
-    ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        if value.type.HasField("tensor_type") and value.type.tensor_type.HasField("shape"):
-            ranks[value.name] = len(value.type.tensor_type.shape.dim)
-    return ranks
+    values = (*graph.input, *graph.value_info, *graph.output)
+    return {v.name: v.type.tensor_type for v in values if v.type.HasField("tensor_type")}

@@ -54,7 +54,7 @@ class Recordings:
                 name: array.astype(self.dtypes[name], copy=False)
                 for name, array in load_file(str(shard)).items()
             }
-            steps = inputs[self.timestep].ravel() if self.timestep else np.zeros(count(self, inputs))
+            steps = inputs[self.timestep].ravel() if self.timestep else np.zeros(batch_of(self, inputs))
             for value in dict.fromkeys(steps.tolist()):
                 indices = np.flatnonzero(steps == value)
                 for start in range(0, len(indices), batch_size):
@@ -65,9 +65,9 @@ class Recordings:
                     }
 
 
-def count(recordings: Recordings, inputs: Inputs) -> int:
-    """Number of samples in one shard's tensors."""
-    return next(len(inputs[name]) for name, is_batched in recordings.batched.items() if is_batched)
+def batch_of(recordings: Recordings, inputs: Inputs) -> int:
+    """Number of samples in one shard's or batch's tensors."""
+    return next(len(inputs[name]) for name, batched in recordings.batched.items() if batched)
 
 
 def write_shard(path: Path, inputs: Inputs) -> None:
