@@ -1,0 +1,65 @@
+"""Peak resident memory of one runtime, in a process of its own.
+
+Run as `python -m segquant_trt.bench.memory PARENT_PID KIND MODEL FOLDER INPUTS`; prints bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+from segquant_trt.errors import SegQuantError
+from segquant_trt.records.child import die_with_parent
+
+Kind = Literal["float", "bundle"]
+
+
+def peak_memory_bytes(kind: Kind, model: Path, folder: Path, inputs: Path) -> int:
+    """Peak resident bytes of a fresh process that loads the model and calls it once.
+
+    Args:
+        kind: `float` (an ONNX file and the folder of its weights) or `bundle`.
+        inputs: a safetensors file with the call's inputs.
+
+    Raises:
+        SegQuantError: the process failed; its last line says why.
+    """
+    arguments = [str(os.getpid()), kind, str(model), str(folder), str(inputs)]
+    done = subprocess.run(
+        [sys.executable, "-m", "segquant_trt.bench.memory", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+        raise SegQuantError(
+            f"measuring the memory of {model} failed: {last[0]}",
+            hint="free some memory and run 'segquant-trt bench' again",
+        )
+    return int(done.stdout.split()[-1])
+
+
+def _main(parent_pid: str, kind: str, model: str, folder: str, inputs: str) -> None:
+    die_with_parent(int(parent_pid))
+    from safetensors.numpy import load_file
+
+    from segquant_trt.backends import runner_for_bundle
+    from segquant_trt.backends.onnxruntime import float_session
+    from segquant_trt.graph.bigfile import load_graph
+
+    path = Path(model)
+    if kind == "float":
+        runner = float_session(load_graph(path), Path(folder))
+    else:
+        runner = runner_for_bundle(path)
+    runner.run(load_file(inputs))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
