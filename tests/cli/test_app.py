@@ -43,9 +43,7 @@ class Pipeline:
     def run_stage(self, stage: str, options: CompileOptions, *, progress: Any) -> Result:
         return self._answer(stage, options)
 
-    def generate(
-        self, bundle: Path, options: CompileOptions, *, model: Any, progress: Any
-    ) -> Result:
+    def generate(self, bundle: Path, options: CompileOptions, *, progress: Any) -> Result:
         return self._answer("generate", bundle, options)
 
 
