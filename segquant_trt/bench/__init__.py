@@ -1,5 +1,5 @@
 """The bench stage: latency, memory and size of a bundle beside its float model."""
 
-from segquant_trt.bench.benchmark import Contender, benchmark
+from segquant_trt.bench.stage import bench
 
-__all__ = ["Contender", "benchmark"]
+__all__ = ["bench"]

@@ -1,6 +1,5 @@
 """The calibrate stage: record trajectories, gather statistics of every site."""
 
-from segquant_trt.calibrate.collect import collect
-from segquant_trt.calibrate.record import record
+from segquant_trt.calibrate.stage import CalibrationRequest, calibrate, synthetic_inputs
 
-__all__ = ["collect", "record"]
+__all__ = ["CalibrationRequest", "calibrate", "synthetic_inputs"]

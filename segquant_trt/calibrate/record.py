@@ -22,7 +22,7 @@ def record(
     *,
     seeds: Sequence[int],
     steps: int,
-    guidance_scale: float,
+    guidance_scale: float | None,
     batch_size: int,
     on_step: OnStep | None = None,
 ) -> int:

@@ -39,7 +39,7 @@ class DenoisingLoop(Protocol):
         *,
         seeds: Sequence[int],
         steps: int = ...,
-        guidance_scale: float = ...,
+        guidance_scale: float | None = ...,
         batch_size: int = ...,
         on_step: OnStep | None = ...,
     ) -> Samples:

@@ -50,7 +50,7 @@ class Sampling:
     """How the loop is run. `batch_size` counts seeds; guidance doubles it."""
 
     steps: int
-    guidance_scale: float
+    guidance_scale: float | None
     batch_size: int
 
 

@@ -1,0 +1,30 @@
+"""A float graph on disk as a function from named inputs to the prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from segquant_trt.backends.base import Array
+from segquant_trt.backends.onnxruntime import float_session
+from segquant_trt.graph.bigfile import load_graph
+
+Denoise = Callable[[Mapping[str, Array]], npt.NDArray[np.float32]]
+
+
+def float_denoise(
+    model: Path | onnx.ModelProto, weights_folder: Path, *, threads: int | None = None
+) -> Denoise:
+    """The float32 denoiser: ONNX Runtime on the exported graph and the stored weights.
+
+    Raises:
+        SegQuantError: the graph or its weights cannot be read.
+    """
+    graph = load_graph(model) if isinstance(model, Path) else model
+    output = graph.graph.output[0].name
+    session = float_session(graph, weights_folder, threads=threads)
+    return lambda inputs: np.asarray(session.run(inputs, [output])[output], dtype=np.float32)

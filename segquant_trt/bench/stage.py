@@ -1,0 +1,45 @@
+"""The whole stage: one guidance call of the excerpt, float against the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from segquant_trt.backends.denoise import float_denoise
+from segquant_trt.bench.benchmark import Contender, benchmark
+from segquant_trt.records import Benchmark, ModelSpec
+from segquant_trt.records.files import sha256_file
+from segquant_trt.records.recordings import open_recordings, write_shard
+from segquant_trt.serve import load
+
+_GUIDANCE_BATCH = 2
+
+
+def bench(
+    run: Path,
+    weights_folder: Path,
+    spec: ModelSpec,
+    *,
+    threads: int | None,
+    on_run: Callable[[int, int], None] | None = None,
+) -> Benchmark:
+    """Measure the bundle of a run folder beside its float graph, at guidance batch 2."""
+    recordings = open_recordings(run / "excerpt.safetensors", spec)
+    inputs = next(recordings.batches(_GUIDANCE_BATCH))
+    inputs_file = run / ".stages" / "bench-inputs.safetensors"
+    write_shard(inputs_file, inputs)
+    bundle = load(run / "bundle", threads=threads)
+    return benchmark(
+        Contender(
+            denoise=float_denoise(run / "model.onnx", weights_folder, threads=threads),
+            model=run / "model.onnx",
+            folder=weights_folder,
+        ),
+        Contender(denoise=bundle.run, model=run / "bundle", folder=run / "bundle"),
+        inputs,
+        inputs_file=inputs_file,
+        batch=_GUIDANCE_BATCH,
+        manifest=bundle.manifest,
+        manifest_sha256=sha256_file(run / "bundle" / "manifest.json"),
+        on_run=on_run,
+    )

@@ -1,0 +1,501 @@
+"""The only module that knows every stage: what each reads, writes and depends on.
+
+A stage runs when its inputs' digests, its options or this program's version have changed, or when
+what it wrote is gone or altered; otherwise it is skipped. So an interrupted compilation continues
+with the same command and ends in the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import segquant_trt
+from segquant_trt.errors import SegQuantError
+from segquant_trt.records import (
+    Benchmark,
+    CheckpointLocation,
+    GraphFacts,
+    Manifest,
+    ModelSpec,
+    Quality,
+    QuantPlan,
+)
+from segquant_trt.records.codec import from_plain, read_record, to_plain, write_record
+from segquant_trt.records.files import atomic_write_json, sha256_file
+from segquant_trt.records.options import CompileOptions
+from segquant_trt.records.progress import Progress, Silent
+from segquant_trt.records.run_folder import RunFolder, Stamp, stage_key
+
+if TYPE_CHECKING:
+    from segquant_trt.models.loop import Denoise, DenoisingLoop
+
+_SAMPLING = ("prompts", "steps", "guidance_scale", "height", "width", "scheduler", "seed")
+_STEPS = 20
+_ZOO_GUIDANCE = 3.5
+_HELD_OUT = 1_000_000  # verification seeds begin here, far from calibration's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileResult:
+    """What a compilation or a stage answers. `summary` is JSON-serialisable."""
+
+    run: Path
+    summary: dict[str, Any]
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One stage at work in a run folder."""
+
+    run: RunFolder
+    options: CompileOptions
+    progress: Progress
+
+    def spec(self) -> ModelSpec:
+        """The exported model."""
+        return read_record(self.run / "model.yaml", ModelSpec)
+
+    def location(self) -> CheckpointLocation:
+        """Where the checkpoint is on this machine."""
+        return read_record(self.run / "model.location.yaml", CheckpointLocation)
+
+    def weights(self) -> Path:
+        """The checkpoint's folder."""
+        return Path(self.location().folder)
+
+    def facts(self) -> GraphFacts:
+        """What analyze found."""
+        return read_record(self.run / "facts.yaml", GraphFacts)
+
+    def plan(self) -> QuantPlan:
+        """The plan, as made or as edited."""
+        return read_record(self.run / "plan.yaml", QuantPlan)
+
+    def update(self, label: str) -> Callable[[int, int], None]:
+        """A progress callback for one label."""
+        return lambda done, total: self.progress.update(label, done, total)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A row of `STAGES`.
+
+    `options` are the fields of CompileOptions that change the outcome; `identity` is whatever
+    else does (the checkpoint, files named by options); an `editable` output may be changed by
+    hand, and is then used as it is.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    options: tuple[str, ...]
+    body: Callable[[Work], None]
+    identity: Callable[[Work], Any] = lambda work: None
+    editable: bool = False
+
+
+def _source(work: Work) -> Any:
+    from segquant_trt.models.source import resolve
+
+    options = work.options
+    if options.model is None:
+        raise SegQuantError(
+            f"{work.run.path} holds no exported model, and no model was named",
+            hint="run 'segquant-trt compile MODEL -o RUN'",
+        )
+    return resolve(options.model, subfolder=options.subfolder, revision=options.revision)
+
+
+def _export(work: Work) -> None:
+    from segquant_trt.export import export
+
+    export(_source(work), work.run.path, on_progress=work.update("export"))
+
+
+def _checkpoint(work: Work) -> Any:
+    from segquant_trt.models.source import checkpoint_identity
+
+    return checkpoint_identity(_source(work), content=work.options.verify_digests)
+
+
+def _loop(work: Work) -> DenoisingLoop | None:
+    from segquant_trt.models.loops import open_loop
+
+    options = work.options
+    return open_loop(
+        work.spec(),
+        work.location(),
+        prompts=options.prompts,
+        height=options.height,
+        width=options.width,
+        scheduler=options.scheduler,
+        device=options.device,
+        dtype=options.dtype,
+    )
+
+
+def _is_zoo(work: Work) -> bool:
+    return work.spec().source.startswith("zoo:")
+
+
+def _guidance(work: Work) -> float | None:
+    given = work.options.guidance_scale
+    return _ZOO_GUIDANCE if given is None and _is_zoo(work) else given
+
+
+def _calibrate(work: Work) -> None:
+    from segquant_trt.calibrate import CalibrationRequest, calibrate
+
+    options = work.options
+    zoo = _is_zoo(work)
+    request = CalibrationRequest(
+        loop=None if options.inputs else _loop(work),
+        inputs=options.inputs,
+        seeds=tuple(options.seed + i for i in range(options.num_samples or 32)),
+        steps=options.steps or _STEPS,
+        guidance_scale=_guidance(work),
+        batch_size=32 if zoo else 1,
+        threads=options.threads,
+    )
+    origin = calibrate(
+        work.run.path, work.weights(), work.spec(), request, on_progress=work.progress.update
+    )
+    if origin == "synthetic":
+        work.progress.note(
+            "calibrated on synthetic inputs: ranges are those of noise, and image quality may be "
+            "far below what recorded inputs give (record some and pass --inputs)"
+        )
+
+
+def _named_files(work: Work) -> Any:
+    options = work.options
+    named = (options.inputs, options.verify_inputs, options.prompts)
+    return [_content(path) for path in named if path is not None]
+
+
+def _content(path: Path) -> Any:
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return [[file.name, sha256_file(file)] for file in files]
+
+
+def _analyze(work: Work) -> None:
+    from segquant_trt.analyze import analyze
+
+    facts = analyze(work.run / "model.onnx", timestep=work.spec().timestep)
+    write_record(work.run / "facts.yaml", facts)
+
+
+def _plan(work: Work) -> None:
+    from segquant_trt.plan import PlanRequest, make_plan
+    from segquant_trt.records.calibration import read_calibration
+
+    options = work.options
+    facts, calibration = work.run / "facts.yaml", work.run / "calibration.safetensors"
+    plan = make_plan(
+        work.facts(),
+        read_calibration(calibration),
+        PlanRequest(
+            target=options.target,
+            range_method=options.range_method,
+            weight_scales=options.weight_scales,
+            quantize_all=options.quantize_all,
+            keep_float=options.keep_float,
+        ),
+        facts_sha256=sha256_file(facts),
+        calibration_sha256=sha256_file(calibration),
+    )
+    write_record(work.run / "plan.yaml", plan)
+
+
+def _rewrite(work: Work) -> None:
+    from segquant_trt.rewrite import rewrite
+
+    rewrite(
+        work.run / "model.onnx",
+        work.weights(),
+        work.facts(),
+        work.plan(),
+        work.run / "quantized.onnx",
+        on_progress=work.update("rewrite"),
+    )
+
+
+def _build(work: Work) -> None:
+    from segquant_trt.build import build
+
+    build(work.run.path, work.spec(), work.facts(), work.plan(), out=work.run / "bundle")
+
+
+def _verify(work: Work) -> None:
+    from segquant_trt.verify import VerifyRequest, verify
+
+    options = work.options
+    zoo = _is_zoo(work)
+    seeds = 64 if zoo else 8
+    quality = verify(
+        work.run.path,
+        work.weights(),
+        work.spec(),
+        VerifyRequest(
+            loop=None if options.verify_inputs else _loop(work),
+            inputs=options.verify_inputs or options.inputs,
+            seeds=tuple(_HELD_OUT + i for i in range(seeds)),
+            judged=(1000 if options.full else 200) if zoo else 0,
+            steps=options.steps or _STEPS,
+            guidance_scale=_guidance(work),
+            batch_size=32 if zoo else 1,
+            threads=options.threads,
+        ),
+        on_progress=work.progress.update,
+        on_note=work.progress.note,
+    )
+    atomic_write_json(work.run / "quality.json", to_plain(quality))
+
+
+def _bench(work: Work) -> None:
+    from segquant_trt.bench import bench
+
+    figures = bench(
+        work.run.path,
+        work.weights(),
+        work.spec(),
+        threads=work.options.threads,
+        on_run=work.update("bench"),
+    )
+    atomic_write_json(work.run / "benchmark.json", to_plain(figures))
+
+
+def _report(work: Work) -> None:
+    from segquant_trt.records.images import load_images
+    from segquant_trt.report import write_report
+
+    run = work.run
+    images = run / "images.safetensors"
+    names = ("model.onnx", "facts.yaml", "calibration.safetensors", "plan.yaml", "bundle")
+    write_report(
+        run / "report.html",
+        spec=work.spec(),
+        facts=work.facts(),
+        plan=work.plan(),
+        manifest=_manifest(run),
+        quality=_figures(run / "quality.json", Quality),
+        benchmark=_figures(run / "benchmark.json", Benchmark),
+        images=load_images(images) if images.exists() else None,
+        digests=run.digests(names),
+    )
+
+
+_CALIBRATED = ("excerpt.safetensors", "calibration.safetensors")
+_EXPORTED = ("model.onnx", "model.yaml")
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        name="export",
+        inputs=(),
+        outputs=(*_EXPORTED, "model.location.yaml"),
+        options=("model", "subfolder", "revision"),
+        body=_export,
+        identity=_checkpoint,
+    ),
+    Stage(
+        name="calibrate",
+        inputs=_EXPORTED,
+        outputs=(*_CALIBRATED, "recordings"),
+        options=(*_SAMPLING, "num_samples", "device", "dtype"),
+        body=_calibrate,
+        identity=_named_files,
+    ),
+    Stage(
+        name="analyze", inputs=_EXPORTED, outputs=("facts.yaml",), options=(), body=_analyze
+    ),
+    Stage(
+        name="plan",
+        inputs=("facts.yaml", "calibration.safetensors"),
+        outputs=("plan.yaml",),
+        options=("target", "range_method", "weight_scales", "quantize_all", "keep_float"),
+        body=_plan,
+        editable=True,
+    ),
+    Stage(
+        name="rewrite",
+        inputs=("model.onnx", "facts.yaml", "plan.yaml"),
+        outputs=("quantized.onnx", "quantized.weights"),
+        options=(),
+        body=_rewrite,
+    ),
+    Stage(
+        name="build",
+        inputs=("quantized.onnx", "quantized.weights", "facts.yaml", "plan.yaml", "model.yaml"),
+        outputs=("bundle",),
+        options=(),
+        body=_build,
+    ),
+    Stage(
+        name="verify",
+        inputs=(*_EXPORTED, "excerpt.safetensors", "bundle"),
+        outputs=("quality.json", "images.safetensors"),
+        options=(*_SAMPLING, "full"),
+        body=_verify,
+        identity=_named_files,
+    ),
+    Stage(
+        name="bench",
+        inputs=(*_EXPORTED, "excerpt.safetensors", "bundle"),
+        outputs=("benchmark.json",),
+        options=("threads",),
+        body=_bench,
+    ),
+    Stage(
+        name="report",
+        inputs=("model.yaml", "facts.yaml", "plan.yaml", "bundle", "quality.json", "benchmark.json"),
+        outputs=("report.html",),
+        options=(),
+        body=_report,
+    ),
+)
+_PRODUCERS = {name: stage.name for stage in STAGES for name in stage.outputs}
+
+
+def compile_model(options: CompileOptions, *, progress: Progress | None = None) -> CompileResult:
+    """Run every stage that is not up to date.
+
+    Raises:
+        SegQuantError: whatever keeps a stage from finishing.
+    """
+    return _run(STAGES, options, progress or Silent(), forced=options.force)
+
+
+def run_stage(
+    stage: str, options: CompileOptions, *, progress: Progress | None = None
+) -> CompileResult:
+    """Run one stage; the stages before it must have run.
+
+    Raises:
+        SegQuantError: an input is missing, or whatever keeps the stage from finishing.
+    """
+    row = next(row for row in STAGES if row.name == stage)
+    return _run((row,), options, progress or Silent(), forced=options.force)
+
+
+def compile(model: str, *, out: str | Path, **options: Any) -> CompileResult:
+    """Compile `model` into the folder `out`; keywords are the fields of CompileOptions.
+
+    Raises:
+        SegQuantError: a bad option, or whatever keeps a stage from finishing.
+    """
+    return compile_model(CompileOptions.from_keywords(model, out, **options))
+
+
+def _run(
+    rows: tuple[Stage, ...], options: CompileOptions, progress: Progress, *, forced: bool
+) -> CompileResult:
+    run = RunFolder(options.out)
+    work = Work(run=run, options=options, progress=progress)
+    skipped: list[str] = []
+    with run.locked():
+        for row in rows:
+            run.require(row.inputs, stage=row.name, producers=_PRODUCERS)
+            if _settle(row, work, forced=forced):
+                skipped.append(row.name)
+        if len(skipped) == len(rows):
+            progress.note(f"nothing to do: {run.path} is up to date")
+        return CompileResult(run=run.path, summary=_summary(run), skipped=tuple(skipped))
+
+
+def _settle(row: Stage, work: Work, *, forced: bool) -> bool:
+    """Bring one stage up to date; True when it was so already."""
+    run = work.run
+    inputs = run.digests(row.inputs)
+    given = to_plain(work.options)
+    chosen = {name: _plain(given[name]) for name in row.options}
+    key = stage_key(row.name, segquant_trt.__version__, chosen, [inputs, row.identity(work)])
+    stamp = run.stamp(row.name)
+    outputs = run.digests(row.outputs)
+    if stamp is not None and not forced:
+        unchanged = stamp.key == key
+        intact = stamp.outputs == outputs
+        if unchanged and intact:
+            return True
+        if row.editable and outputs and not intact:
+            _accept_edit(row, run, unchanged=unchanged, stamp=stamp, inputs=inputs)
+            work.progress.note(f"{run / row.outputs[0]} was edited; it is used as it is")
+            return True
+    work.progress.note(f"{row.name} ...")
+    row.body(work)
+    run.write_stamp(row.name, Stamp(key=key, inputs=inputs, outputs=run.digests(row.outputs)))
+    return False
+
+
+def _accept_edit(
+    row: Stage, run: RunFolder, *, unchanged: bool, stamp: Stamp, inputs: Mapping[str, str]
+) -> None:
+    if unchanged:
+        return
+    changed = [name for name, digest in inputs.items() if stamp.inputs.get(name) != digest]
+    because = f"{run / changed[0]} has changed" if changed else "the options have changed"
+    raise SegQuantError(
+        f"{run / row.outputs[0]} was edited by hand, but {because} since it was made",
+        hint=f"delete {run / row.outputs[0]} to plan anew, or use --force (the edit is lost)",
+    )
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _manifest(run: RunFolder) -> Manifest:
+    return _figures(run / "bundle" / "manifest.json", Manifest)
+
+
+def _figures(path: Path, kind: Any) -> Any:
+    try:
+        plain = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SegQuantError(
+            f"{path} is missing or not valid JSON", hint="run the stage that writes it again"
+        ) from error
+    return from_plain(plain, kind, origin=str(path))
+
+
+def _summary(run: RunFolder) -> dict[str, Any]:
+    """The figures there are so far; keys without meaning for this model are null."""
+    summary: dict[str, Any] = {"run": str(run.path)}
+    missing: list[str] = []
+    if (run / "quality.json").exists():
+        quality: Quality = _figures(run / "quality.json", Quality)
+        plain = to_plain(quality)
+        missing += plain.pop("not_applicable")
+        for name in ("steps", "site_errors", "schema_version", "bundle_manifest_sha256"):
+            plain.pop(name)
+        summary.update(plain)
+    if (run / "benchmark.json").exists():
+        figures: Benchmark = _figures(run / "benchmark.json", Benchmark)
+        summary.update(
+            latency_ms_float=figures.latency_float.median_ms,
+            latency_ms_quantized=figures.latency_quantized.median_ms,
+            latency_batch=figures.latency_batch,
+            speedup=figures.speedup_median,
+            speedup_95=[figures.speedup_low, figures.speedup_high],
+            peak_memory_bytes_float=figures.peak_memory_bytes_float,
+            peak_memory_bytes_quantized=figures.peak_memory_bytes_quantized,
+        )
+    if (run / "bundle" / "manifest.json").exists():
+        manifest = _manifest(run)
+        summary.update(
+            target=manifest.target,
+            size_bytes_float=manifest.size_bytes_float,
+            size_bytes_quantized=manifest.size_bytes_quantized,
+            sites_total=manifest.sites_total,
+            sites_integer=manifest.sites_integer,
+            macs_integer_share=manifest.macs_integer_share,
+            bundle=str(run / "bundle"),
+        )
+    if (run / "report.html").exists():
+        summary["report"] = str(run / "report.html")
+    summary["not_applicable"] = missing
+    return summary

@@ -1,0 +1,130 @@
+"""The whole stage: open the three denoisers, compare, rank the sites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from segquant_trt.backends.denoise import float_denoise
+from segquant_trt.graph.bigfile import load_graph
+from segquant_trt.models.judge import open_judge
+from segquant_trt.models.loop import Array, DenoisingLoop
+from segquant_trt.records import GraphFacts, ModelSpec, Quality, QuantPlan, SiteError
+from segquant_trt.records.codec import read_record
+from segquant_trt.records.files import sha256_file
+from segquant_trt.records.images import save_images
+from segquant_trt.records.recordings import open_recordings
+from segquant_trt.serve import load
+from segquant_trt.verify.float16 import with_float16_activations
+from segquant_trt.verify.free_running import Sampling
+from segquant_trt.verify.quality import Denoisers, Verification, verify_inputs, verify_loop
+from segquant_trt.verify.site_errors import FloatModel, site_errors
+
+_INPUTS_BATCH = 16
+_RANKED_MODEL_BYTES = 1 << 28  # ranking loads the model once per site
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyRequest:
+    """How to compare: along `loop`, else on `inputs`, else on the calibration's excerpt.
+
+    `judged` is the number of images to classify, for models that come with a classifier.
+    """
+
+    loop: DenoisingLoop | None
+    inputs: Path | None
+    seeds: tuple[int, ...]
+    judged: int
+    steps: int
+    guidance_scale: float | None
+    batch_size: int
+    threads: int | None
+
+
+def verify(
+    run: Path,
+    weights_folder: Path,
+    spec: ModelSpec,
+    request: VerifyRequest,
+    *,
+    on_progress: Callable[[str, int, int], None],
+    on_note: Callable[[str], None],
+) -> Quality:
+    """Compare the bundle of a run folder with its float model; writes `images.safetensors`.
+
+    Raises:
+        SegQuantError: the bundle or the inputs are unusable.
+    """
+    model = load_graph(run / "model.onnx")
+    facts = read_record(run / "facts.yaml", GraphFacts)
+    denoisers = Denoisers(
+        reference=float_denoise(model, weights_folder, threads=request.threads),
+        quantized=load(run / "bundle", threads=request.threads).run,
+        float16=float_denoise(
+            with_float16_activations(model, facts), weights_folder, threads=request.threads
+        ),
+    )
+    first = request.seeds[0]
+    verification = Verification(
+        seeds=request.seeds,
+        judged_seeds=tuple(first + i for i in range(max(request.judged, len(request.seeds)))),
+        sampling=Sampling(
+            steps=request.steps,
+            guidance_scale=request.guidance_scale,
+            batch_size=request.batch_size,
+        ),
+        timestep=spec.timestep,
+        manifest_sha256=sha256_file(run / "bundle" / "manifest.json"),
+    )
+    (run / "images.safetensors").unlink(missing_ok=True)
+    if request.loop is not None:
+        judge = open_judge(spec) if request.judged else None
+        quality, images = verify_loop(
+            request.loop, denoisers, verification, judge=judge, on_progress=on_progress
+        )
+        if images is not None:
+            save_images(run / "images.safetensors", images)
+    else:
+        batches = _held_out(run, spec, request, on_note)
+        quality = verify_inputs(batches, denoisers, verification)
+    ranked = _ranked(run, weights_folder, spec, request, on_progress, on_note)
+    return replace(quality, site_errors=ranked)
+
+
+def _held_out(
+    run: Path, spec: ModelSpec, request: VerifyRequest, on_note: Callable[[str], None]
+) -> Iterable[Mapping[str, Array]]:
+    path = request.inputs or run / "excerpt.safetensors"
+    if request.inputs is None:
+        on_note(
+            "verified on the calibration's own inputs: pass --verify-inputs for figures on "
+            "inputs that calibration has not seen"
+        )
+    return open_recordings(path, spec).batches(_INPUTS_BATCH)
+
+
+def _ranked(
+    run: Path,
+    weights_folder: Path,
+    spec: ModelSpec,
+    request: VerifyRequest,
+    on_progress: Callable[[str, int, int], None],
+    on_note: Callable[[str], None],
+) -> tuple[SiteError, ...]:
+    if spec.size_bytes_float > _RANKED_MODEL_BYTES:
+        on_note("the model is too large to rank its sites by running each alone")
+        return ()
+    model = FloatModel(
+        graph=load_graph(run / "model.onnx"),
+        facts=read_record(run / "facts.yaml", GraphFacts),
+        folder=weights_folder,
+    )
+    excerpt = open_recordings(run / "excerpt.safetensors", spec)
+    return site_errors(
+        model,
+        read_record(run / "plan.yaml", QuantPlan),
+        list(excerpt.batches(_INPUTS_BATCH)),
+        threads=request.threads,
+        on_site=lambda done, total: on_progress("rank sites", done, total),
+    )
