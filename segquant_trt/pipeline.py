@@ -7,31 +7,22 @@ with the same command and ends in the same bytes.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import segquant_trt
 from segquant_trt.errors import SegQuantError
-from segquant_trt.records import (
-    Benchmark,
-    CheckpointLocation,
-    GraphFacts,
-    Manifest,
-    ModelSpec,
-    Quality,
-    QuantPlan,
-)
-from segquant_trt.records.codec import from_plain, read_record, to_plain, write_record
+from segquant_trt.records import Benchmark, Manifest, Quality
+from segquant_trt.records.codec import to_plain, write_record
 from segquant_trt.records.files import atomic_write_json, sha256_file
 from segquant_trt.records.options import CompileOptions
 from segquant_trt.records.progress import Progress, Silent
-from segquant_trt.records.run_folder import RunFolder, Stamp, stage_key
+from segquant_trt.records.run_folder import RunFolder
+from segquant_trt.records.stage import Stage, Work, settle
 
 if TYPE_CHECKING:
-    from segquant_trt.models.loop import Denoise, DenoisingLoop
+    from segquant_trt.models.loop import DenoisingLoop
 
 _SAMPLING = ("prompts", "steps", "guidance_scale", "height", "width", "scheduler", "seed")
 _STEPS = 20
@@ -46,57 +37,6 @@ class CompileResult:
     run: Path
     summary: dict[str, Any]
     skipped: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """One stage at work in a run folder."""
-
-    run: RunFolder
-    options: CompileOptions
-    progress: Progress
-
-    def spec(self) -> ModelSpec:
-        """The exported model."""
-        return read_record(self.run / "model.yaml", ModelSpec)
-
-    def location(self) -> CheckpointLocation:
-        """Where the checkpoint is on this machine."""
-        return read_record(self.run / "model.location.yaml", CheckpointLocation)
-
-    def weights(self) -> Path:
-        """The checkpoint's folder."""
-        return Path(self.location().folder)
-
-    def facts(self) -> GraphFacts:
-        """What analyze found."""
-        return read_record(self.run / "facts.yaml", GraphFacts)
-
-    def plan(self) -> QuantPlan:
-        """The plan, as made or as edited."""
-        return read_record(self.run / "plan.yaml", QuantPlan)
-
-    def update(self, label: str) -> Callable[[int, int], None]:
-        """A progress callback for one label."""
-        return lambda done, total: self.progress.update(label, done, total)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """A row of `STAGES`.
-
-    `options` are the fields of CompileOptions that change the outcome; `identity` is whatever
-    else does (the checkpoint, files named by options); an `editable` output may be changed by
-    hand, and is then used as it is.
-    """
-
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    options: tuple[str, ...]
-    body: Callable[[Work], None]
-    identity: Callable[[Work], Any] = lambda work: None
-    editable: bool = False
 
 
 def _source(work: Work) -> Any:
@@ -232,6 +172,7 @@ def _build(work: Work) -> None:
 
 
 def _verify(work: Work) -> None:
+    from segquant_trt.serve import load
     from segquant_trt.verify import VerifyRequest, verify
 
     options = work.options
@@ -241,6 +182,7 @@ def _verify(work: Work) -> None:
         work.run.path,
         work.weights(),
         work.spec(),
+        load(work.run / "bundle", threads=options.threads).run,
         VerifyRequest(
             loop=None if options.verify_inputs else _loop(work),
             inputs=options.verify_inputs or options.inputs,
@@ -259,11 +201,15 @@ def _verify(work: Work) -> None:
 
 def _bench(work: Work) -> None:
     from segquant_trt.bench import bench
+    from segquant_trt.serve import load
 
+    bundle = load(work.run / "bundle", threads=work.options.threads)
     figures = bench(
         work.run.path,
         work.weights(),
         work.spec(),
+        bundle.manifest,
+        bundle.run,
         threads=work.options.threads,
         on_run=work.update("bench"),
     )
@@ -273,6 +219,7 @@ def _bench(work: Work) -> None:
 def _report(work: Work) -> None:
     from segquant_trt.records.images import load_images
     from segquant_trt.report import write_report
+    from segquant_trt.report.summary import read_json_record
 
     run = work.run
     images = run / "images.safetensors"
@@ -282,9 +229,9 @@ def _report(work: Work) -> None:
         spec=work.spec(),
         facts=work.facts(),
         plan=work.plan(),
-        manifest=_manifest(run),
-        quality=_figures(run / "quality.json", Quality),
-        benchmark=_figures(run / "benchmark.json", Benchmark),
+        manifest=read_json_record(run / "bundle" / "manifest.json", Manifest),
+        quality=read_json_record(run / "quality.json", Quality),
+        benchmark=read_json_record(run / "benchmark.json", Benchmark),
         images=load_images(images) if images.exists() else None,
         digests=run.digests(names),
     )
@@ -310,9 +257,7 @@ STAGES: tuple[Stage, ...] = (
         body=_calibrate,
         identity=_named_files,
     ),
-    Stage(
-        name="analyze", inputs=_EXPORTED, outputs=("facts.yaml",), options=(), body=_analyze
-    ),
+    Stage(name="analyze", inputs=_EXPORTED, outputs=("facts.yaml",), options=(), body=_analyze),
     Stage(
         name="plan",
         inputs=("facts.yaml", "calibration.safetensors"),
@@ -352,7 +297,14 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="report",
-        inputs=("model.yaml", "facts.yaml", "plan.yaml", "bundle", "quality.json", "benchmark.json"),
+        inputs=(
+            "model.yaml",
+            "facts.yaml",
+            "plan.yaml",
+            "bundle",
+            "quality.json",
+            "benchmark.json",
+        ),
         outputs=("report.html",),
         options=(),
         body=_report,
@@ -394,108 +346,16 @@ def compile(model: str, *, out: str | Path, **options: Any) -> CompileResult:
 def _run(
     rows: tuple[Stage, ...], options: CompileOptions, progress: Progress, *, forced: bool
 ) -> CompileResult:
+    from segquant_trt.report.summary import summarize
+
     run = RunFolder(options.out)
     work = Work(run=run, options=options, progress=progress)
     skipped: list[str] = []
     with run.locked():
         for row in rows:
             run.require(row.inputs, stage=row.name, producers=_PRODUCERS)
-            if _settle(row, work, forced=forced):
+            if settle(row, work, forced=forced):
                 skipped.append(row.name)
         if len(skipped) == len(rows):
             progress.note(f"nothing to do: {run.path} is up to date")
-        return CompileResult(run=run.path, summary=_summary(run), skipped=tuple(skipped))
-
-
-def _settle(row: Stage, work: Work, *, forced: bool) -> bool:
-    """Bring one stage up to date; True when it was so already."""
-    run = work.run
-    inputs = run.digests(row.inputs)
-    given = to_plain(work.options)
-    chosen = {name: _plain(given[name]) for name in row.options}
-    key = stage_key(row.name, segquant_trt.__version__, chosen, [inputs, row.identity(work)])
-    stamp = run.stamp(row.name)
-    outputs = run.digests(row.outputs)
-    if stamp is not None and not forced:
-        unchanged = stamp.key == key
-        intact = stamp.outputs == outputs
-        if unchanged and intact:
-            return True
-        if row.editable and outputs and not intact:
-            _accept_edit(row, run, unchanged=unchanged, stamp=stamp, inputs=inputs)
-            work.progress.note(f"{run / row.outputs[0]} was edited; it is used as it is")
-            return True
-    work.progress.note(f"{row.name} ...")
-    row.body(work)
-    run.write_stamp(row.name, Stamp(key=key, inputs=inputs, outputs=run.digests(row.outputs)))
-    return False
-
-
-def _accept_edit(
-    row: Stage, run: RunFolder, *, unchanged: bool, stamp: Stamp, inputs: Mapping[str, str]
-) -> None:
-    if unchanged:
-        return
-    changed = [name for name, digest in inputs.items() if stamp.inputs.get(name) != digest]
-    because = f"{run / changed[0]} has changed" if changed else "the options have changed"
-    raise SegQuantError(
-        f"{run / row.outputs[0]} was edited by hand, but {because} since it was made",
-        hint=f"delete {run / row.outputs[0]} to plan anew, or use --force (the edit is lost)",
-    )
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
-def _manifest(run: RunFolder) -> Manifest:
-    return _figures(run / "bundle" / "manifest.json", Manifest)
-
-
-def _figures(path: Path, kind: Any) -> Any:
-    try:
-        plain = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise SegQuantError(
-            f"{path} is missing or not valid JSON", hint="run the stage that writes it again"
-        ) from error
-    return from_plain(plain, kind, origin=str(path))
-
-
-def _summary(run: RunFolder) -> dict[str, Any]:
-    """The figures there are so far; keys without meaning for this model are null."""
-    summary: dict[str, Any] = {"run": str(run.path)}
-    missing: list[str] = []
-    if (run / "quality.json").exists():
-        quality: Quality = _figures(run / "quality.json", Quality)
-        plain = to_plain(quality)
-        missing += plain.pop("not_applicable")
-        for name in ("steps", "site_errors", "schema_version", "bundle_manifest_sha256"):
-            plain.pop(name)
-        summary.update(plain)
-    if (run / "benchmark.json").exists():
-        figures: Benchmark = _figures(run / "benchmark.json", Benchmark)
-        summary.update(
-            latency_ms_float=figures.latency_float.median_ms,
-            latency_ms_quantized=figures.latency_quantized.median_ms,
-            latency_batch=figures.latency_batch,
-            speedup=figures.speedup_median,
-            speedup_95=[figures.speedup_low, figures.speedup_high],
-            peak_memory_bytes_float=figures.peak_memory_bytes_float,
-            peak_memory_bytes_quantized=figures.peak_memory_bytes_quantized,
-        )
-    if (run / "bundle" / "manifest.json").exists():
-        manifest = _manifest(run)
-        summary.update(
-            target=manifest.target,
-            size_bytes_float=manifest.size_bytes_float,
-            size_bytes_quantized=manifest.size_bytes_quantized,
-            sites_total=manifest.sites_total,
-            sites_integer=manifest.sites_integer,
-            macs_integer_share=manifest.macs_integer_share,
-            bundle=str(run / "bundle"),
-        )
-    if (run / "report.html").exists():
-        summary["report"] = str(run / "report.html")
-    summary["not_applicable"] = missing
-    return summary
+        return CompileResult(run=run.path, summary=summarize(run.path), skipped=tuple(skipped))

@@ -64,7 +64,7 @@ def benchmark(
             "float", reference.model, reference.folder, inputs_file
         ),
         peak_memory_bytes_quantized=peak_memory_bytes(
-            "bundle", quantized.model, quantized.folder, inputs_file
+            manifest.target, quantized.model, quantized.folder, inputs_file
         ),
         size_bytes_float=manifest.size_bytes_float,
         size_bytes_quantized=manifest.size_bytes_quantized,

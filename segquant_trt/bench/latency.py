@@ -61,7 +61,9 @@ def paired_latency(
     )
 
 
-def median_interval(values: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float, float]:
+def median_interval(
+    values: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.float64]],
+) -> tuple[float, float]:
     """95 % interval of the median of `values` by percentile bootstrap; seeded."""
     from scipy.stats import bootstrap
 

@@ -1,6 +1,6 @@
 """Peak resident memory of one runtime, in a process of its own.
 
-Run as `python -m segquant_trt.bench.memory PARENT_PID KIND MODEL FOLDER INPUTS`; prints bytes.
+Run as `python -m segquant_trt.bench.memory PARENT_PID TARGET MODEL FOLDER INPUTS`; prints bytes.
 """
 
 from __future__ import annotations
@@ -10,25 +10,22 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.records.child import die_with_parent
 
-Kind = Literal["float", "bundle"]
 
-
-def peak_memory_bytes(kind: Kind, model: Path, folder: Path, inputs: Path) -> int:
+def peak_memory_bytes(target: str, model: Path, folder: Path, inputs: Path) -> int:
     """Peak resident bytes of a fresh process that loads the model and calls it once.
 
     Args:
-        kind: `float` (an ONNX file and the folder of its weights) or `bundle`.
+        target: `float` (an exported graph with its weights in `folder`), or a bundle's target.
         inputs: a safetensors file with the call's inputs.
 
     Raises:
         SegQuantError: the process failed; its last line says why.
     """
-    arguments = [str(os.getpid()), kind, str(model), str(folder), str(inputs)]
+    arguments = [str(os.getpid()), target, str(model), str(folder), str(inputs)]
     done = subprocess.run(
         [sys.executable, "-m", "segquant_trt.bench.memory", *arguments],
         capture_output=True,
@@ -44,20 +41,18 @@ def peak_memory_bytes(kind: Kind, model: Path, folder: Path, inputs: Path) -> in
     return int(done.stdout.split()[-1])
 
 
-def _main(parent_pid: str, kind: str, model: str, folder: str, inputs: str) -> None:
+def _main(parent_pid: str, target: str, model: str, folder: str, inputs: str) -> None:
     die_with_parent(int(parent_pid))
     from safetensors.numpy import load_file
 
-    from segquant_trt.backends import runner_for_bundle
-    from segquant_trt.backends.onnxruntime import float_session
-    from segquant_trt.graph.bigfile import load_graph
+    from segquant_trt.backends import BACKENDS
+    from segquant_trt.backends.denoise import float_denoise
 
-    path = Path(model)
-    if kind == "float":
-        runner = float_session(load_graph(path), Path(folder))
+    if target == "float":
+        float_denoise(Path(model), Path(folder))(load_file(inputs))
     else:
-        runner = runner_for_bundle(path)
-    runner.run(load_file(inputs))
+        backend = next(backend for backend in BACKENDS if backend.target == target)
+        backend.open(Path(model)).run(load_file(inputs))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from segquant_trt.backends.denoise import float_denoise
 from segquant_trt.bench.benchmark import Contender, benchmark
-from segquant_trt.records import Benchmark, ModelSpec
+from segquant_trt.models.loop import Denoise
+from segquant_trt.records import Benchmark, Manifest, ModelSpec
 from segquant_trt.records.files import sha256_file
 from segquant_trt.records.recordings import open_recordings, write_shard
-from segquant_trt.serve import load
 
 _GUIDANCE_BATCH = 2
 
@@ -19,6 +19,8 @@ def bench(
     run: Path,
     weights_folder: Path,
     spec: ModelSpec,
+    manifest: Manifest,
+    quantized: Denoise,
     *,
     threads: int | None,
     on_run: Callable[[int, int], None] | None = None,
@@ -28,18 +30,17 @@ def bench(
     inputs = next(recordings.batches(_GUIDANCE_BATCH))
     inputs_file = run / ".stages" / "bench-inputs.safetensors"
     write_shard(inputs_file, inputs)
-    bundle = load(run / "bundle", threads=threads)
     return benchmark(
         Contender(
             denoise=float_denoise(run / "model.onnx", weights_folder, threads=threads),
             model=run / "model.onnx",
             folder=weights_folder,
         ),
-        Contender(denoise=bundle.run, model=run / "bundle", folder=run / "bundle"),
+        Contender(denoise=quantized, model=run / "bundle" / "model.onnx", folder=run / "bundle"),
         inputs,
         inputs_file=inputs_file,
         batch=_GUIDANCE_BATCH,
-        manifest=bundle.manifest,
+        manifest=manifest,
         manifest_sha256=sha256_file(run / "bundle" / "manifest.json"),
         on_run=on_run,
     )

@@ -120,7 +120,7 @@ def excerpt(recordings: Recordings) -> dict[str, Array]:
 
     The first and the last sample of a call are taken: with guidance, one of each branch.
     """
-    distinct = list(dict.fromkeys(recordings.timesteps())) or [None]
+    distinct: list[float | None] = [*dict.fromkeys(recordings.timesteps())] or [None]
     wanted = {distinct[i * len(distinct) // _EXCERPT_STEPS] for i in range(_EXCERPT_STEPS)}
     chosen: list[dict[str, Array]] = []
     for inputs in recordings.batches(1 << 16):

@@ -19,6 +19,7 @@ from onnx import NodeProto
 
 from segquant_trt.graph.wiring import Wiring, node_name, permutation
 from segquant_trt.records import LinearSite
+from segquant_trt.records.facts import SiteOp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,7 @@ def _site(node: NodeProto, wiring: Wiring, ranks: Mapping[str, int]) -> LinearSi
     in_features = {"KN": dims[0], "NK": dims[1], "NCHW": dims[1] * groups}[layout]
     return LinearSite(
         name=node_name(node),
-        op=node.op_type,
+        op=_op(node),
         module=module_scope(node),
         role="body",
         activation=node.input[0],
@@ -84,6 +85,14 @@ def _site(node: NodeProto, wiring: Wiring, ranks: Mapping[str, int]) -> LinearSi
         groups=groups,
         activation_rank=ranks.get(node.input[0]),
     )
+
+
+def _op(node: NodeProto) -> SiteOp:
+    match node.op_type:
+        case "MatMul" | "Gemm" | "Conv" as op:
+            return op
+        case other:
+            raise AssertionError(f"{other} is no site")
 
 
 def _layout(

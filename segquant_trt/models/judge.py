@@ -17,7 +17,7 @@ class DigitJudge:
         from segquant_trt.models.zoo import frechet_reference, load_classifier
 
         self._classifier: Any = load_classifier()
-        self.reference: tuple[Float32, Float32] = frechet_reference()
+        self.reference = frechet_reference()
 
     def predict(self, images: Float32) -> tuple[Any, Float32]:
         """Class int64[N] and features float32[N, F] of images float32[N, 16, 16] in 0..1."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import assert_never
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.plan.ranges import over_all_steps

@@ -35,9 +35,13 @@ def _converter() -> Converter:
         ActivationScheme,
         converter,
         tag_name="kind",
-        tag_generator=lambda scheme: next(f.default for f in fields(scheme) if f.name == "kind"),
+        tag_generator=_kind,
     )
     return converter
+
+
+def _kind(scheme: Any) -> str:
+    return next(str(field.default) for field in fields(scheme) if field.name == "kind")
 
 
 def _optional(hook: Any) -> Any:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from segquant_trt.models.loop import Denoise, DenoisingLoop, Float32
 from segquant_trt.verify.figures import frechet_distance, psnr_db, sqnr_db, ssim
 
+Float64 = npt.NDArray[np.float64]
 OnStep = Callable[[int, int], None]
 
 
@@ -18,8 +20,8 @@ class Judge(Protocol):
     """A classifier that knows what the images should show."""
 
     @property
-    def reference(self) -> tuple[Float32, Float32]:
-        """Mean float32[F] and covariance float32[F, F] of its features on real images."""
+    def reference(self) -> tuple[Float64, Float64]:
+        """Mean float64[F] and covariance float64[F, F] of its features on real images."""
 
     def predict(self, images: Float32) -> tuple[Sequence[int], Float32]:
         """Class and features float32[N, F] of every image."""
@@ -78,17 +80,23 @@ def latent_sqnr_db(reference: Sampled, other: Sampled) -> float:
     return float(np.mean(sqnr_db(reference.latents, other.latents)))
 
 
-def image_figures(reference: Sampled, other: Sampled) -> tuple[float | None, float | None]:
-    """(PSNR in dB, SSIM) of the images, or Nones when the loop decodes none."""
+def image_figures(reference: Sampled, other: Sampled) -> dict[str, float]:
+    """`psnr_db` and `ssim` of the images; nothing when the loop decodes none."""
     if reference.images is None or other.images is None:
-        return None, None
-    return psnr_db(reference.images, other.images), ssim(reference.images, other.images)
+        return {}
+    return {
+        "psnr_db": psnr_db(reference.images, other.images),
+        "ssim": ssim(reference.images, other.images),
+    }
 
 
-def judged(sampled: Sampled, judge: Judge) -> tuple[float, float]:
-    """(classifier accuracy, Fréchet distance to the real images' features)."""
+def judged(sampled: Sampled, judge: Judge, *, suffix: str) -> dict[str, float]:
+    """Classifier accuracy, and Fréchet distance to the real images' features."""
     assert sampled.images is not None
     classes, features = judge.predict(sampled.images)
     wanted = [judge.wanted(seed) for seed in sampled.seeds]
     accuracy = float(np.mean(np.asarray(classes) == np.asarray(wanted)))
-    return accuracy, frechet_distance(features, *judge.reference)
+    return {
+        f"classifier_accuracy{suffix}": accuracy,
+        f"frechet_distance{suffix}": frechet_distance(features, *judge.reference),
+    }

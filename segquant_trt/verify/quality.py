@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segquant_trt.models.loop import Array, Denoise, DenoisingLoop
-from segquant_trt.records import Quality, SiteError, StepFigure
+from segquant_trt.records import Quality, StepFigure
 from segquant_trt.records.images import ReportImages
 from segquant_trt.verify.free_running import (
     Judge,
@@ -22,9 +22,11 @@ from segquant_trt.verify.free_running import (
 from segquant_trt.verify.teacher_forced import TeacherForced
 
 _PICTURES = 20
-_TRAJECTORY_FIGURES = ("latent_sqnr_db", "latent_sqnr_db_float16")
-_IMAGE_FIGURES = ("psnr_db", "ssim")
-_JUDGE_FIGURES = (
+_FIGURES = (
+    "latent_sqnr_db",
+    "latent_sqnr_db_float16",
+    "psnr_db",
+    "ssim",
     "classifier_accuracy",
     "classifier_accuracy_float",
     "frechet_distance",
@@ -82,26 +84,17 @@ def verify_loop(
     half = run("float16 trajectories", denoisers.float16, request.seeds)
     more = request.judged_seeds if judge is not None else request.seeds
     quantized = run("quantised trajectories", denoisers.quantized, more)
-    psnr, ssim = image_figures(reference, quantized.first(count))
-    accuracy, frechet, accuracy_float, frechet_float = None, None, None, None
+    figures = {
+        "latent_sqnr_db": latent_sqnr_db(reference, quantized.first(count)),
+        "latent_sqnr_db_float16": latent_sqnr_db(reference, half),
+        **image_figures(reference, quantized.first(count)),
+    }
     if judge is not None:
-        rest = run("float images", denoisers.reference, more[count:])
-        accuracy, frechet = judged(quantized, judge)
-        accuracy_float, frechet_float = judged(_joined(reference, rest), judge)
+        rest = run("float images", denoisers.reference, more[count:]) if more[count:] else None
+        figures.update(judged(quantized, judge, suffix=""))
+        figures.update(judged(_joined(reference, rest), judge, suffix="_float"))
     quality = _quality(
-        request,
-        forced.figures(),
-        samples=count,
-        latent_sqnr_db=latent_sqnr_db(reference, quantized.first(count)),
-        latent_sqnr_db_float16=latent_sqnr_db(reference, half),
-        psnr_db=psnr,
-        ssim=ssim,
-        classifier_accuracy=accuracy,
-        classifier_accuracy_float=accuracy_float,
-        frechet_distance=frechet,
-        frechet_distance_float=frechet_float,
-        scheduler_steps=request.sampling.steps,
-        guidance_scale=request.sampling.guidance_scale,
+        request, forced.figures(), samples=count, figures=figures, sampling=request.sampling
     )
     return quality, _pictures(reference, quantized, judge)
 
@@ -114,21 +107,7 @@ def verify_inputs(
         denoisers.reference, denoisers.quantized, denoisers.float16, timestep=request.timestep
     )
     samples = sum(len(forced(inputs)) for inputs in batches)
-    return _quality(
-        request,
-        forced.figures(),
-        samples=samples,
-        latent_sqnr_db=None,
-        latent_sqnr_db_float16=None,
-        psnr_db=None,
-        ssim=None,
-        classifier_accuracy=None,
-        classifier_accuracy_float=None,
-        frechet_distance=None,
-        frechet_distance_float=None,
-        scheduler_steps=None,
-        guidance_scale=None,
-    )
+    return _quality(request, forced.figures(), samples=samples)
 
 
 def _quality(
@@ -136,29 +115,37 @@ def _quality(
     steps: tuple[StepFigure, ...],
     *,
     samples: int,
-    scheduler_steps: int | None,
-    guidance_scale: float | None,
-    site_errors: tuple[SiteError, ...] = (),
-    **figures: float | None,
+    figures: Mapping[str, float] | None = None,
+    sampling: Sampling | None = None,
 ) -> Quality:
     decibels = [step.sqnr_db for step in steps]
-    named = (*_TRAJECTORY_FIGURES, *_IMAGE_FIGURES, *_JUDGE_FIGURES)
+    found = figures or {}
     return Quality(
         bundle_manifest_sha256=request.manifest_sha256,
         sqnr_db_mean=float(np.mean(decibels)),
         sqnr_db_worst=float(np.min(decibels)),
         steps=steps,
-        site_errors=site_errors,
+        latent_sqnr_db=found.get("latent_sqnr_db"),
+        latent_sqnr_db_float16=found.get("latent_sqnr_db_float16"),
+        psnr_db=found.get("psnr_db"),
+        ssim=found.get("ssim"),
+        classifier_accuracy=found.get("classifier_accuracy"),
+        classifier_accuracy_float=found.get("classifier_accuracy_float"),
+        frechet_distance=found.get("frechet_distance"),
+        frechet_distance_float=found.get("frechet_distance_float"),
+        site_errors=(),
         samples=samples,
-        scheduler_steps=scheduler_steps,
-        guidance_scale=guidance_scale,
-        not_applicable=tuple(name for name in named if figures[name] is None),
-        **figures,
+        scheduler_steps=sampling.steps if sampling else None,
+        guidance_scale=sampling.guidance_scale if sampling else None,
+        not_applicable=tuple(name for name in _FIGURES if name not in found),
     )
 
 
-def _joined(first: Sampled, second: Sampled) -> Sampled:
-    assert first.images is not None and second.images is not None
+def _joined(first: Sampled, second: Sampled | None) -> Sampled:
+    if second is None:
+        return first
+    assert first.images is not None
+    assert second.images is not None
     return Sampled(
         seeds=first.seeds + second.seeds,
         latents=np.concatenate([first.latents, second.latents]),
@@ -166,9 +153,7 @@ def _joined(first: Sampled, second: Sampled) -> Sampled:
     )
 
 
-def _pictures(
-    reference: Sampled, quantized: Sampled, judge: Judge | None
-) -> ReportImages | None:
+def _pictures(reference: Sampled, quantized: Sampled, judge: Judge | None) -> ReportImages | None:
     if reference.images is None or quantized.images is None:
         return None
     count = min(_PICTURES, len(reference.seeds))

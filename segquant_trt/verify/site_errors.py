@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from segquant_trt.backends.onnxruntime import float_session
+from segquant_trt.backends.denoise import float_denoise
 from segquant_trt.graph.bigfile import Weights
 from segquant_trt.graph.wiring import node_name
 from segquant_trt.models.loop import Array, Float32
@@ -42,13 +42,12 @@ def site_errors(
     on_site: Callable[[int, int], None] | None = None,
 ) -> tuple[SiteError, ...]:
     """SQNR of the output in dB when one site alone is quantised, worst first."""
-    output = model.graph.graph.output[0].name
     weights = Weights(model.graph, model.folder)
     facts = {site.name: site for site in model.facts.sites}
 
     def run(graph: onnx.ModelProto) -> list[Float32]:
-        session = float_session(graph, model.folder, threads=threads)
-        return [session.run(inputs, outputs=[output])[output] for inputs in batches]
+        denoise = float_denoise(graph, model.folder, threads=threads)
+        return [denoise(inputs) for inputs in batches]
 
     references = run(model.graph)
     planned = [site for site in plan.sites if not isinstance(site.activation, KeepFloat)]
@@ -74,7 +73,8 @@ def with_one_site(
         (index, node) for index, node in enumerate(graph.node) if node_name(node) == site.name
     )
     coded = encoding(plan.activation, site=site.name)
-    assert coded is not None and plan.weight is not None
+    assert coded is not None
+    assert plan.weight is not None
     rows, restore = _as_rows(weights.read_float32(site.weight), site)
     decoded = restore(quantize_weight(rows, plan.weight).dequantize())
     if node.op_type != "Conv":
@@ -84,7 +84,7 @@ def with_one_site(
         decoded = decoded if (site.weight_layout == "NK") == transposed else decoded.T
     names = [f"{site.name}/verify/{part}" for part in ("scale", "zero", "weight", "code", "value")]
     scale, zero, weight, code, value = names
-    arrays = {
+    arrays: dict[str, Array] = {
         scale: np.array(coded.scale, dtype=np.float32),
         zero: np.array(coded.zero_point, dtype=np.uint8),
         weight: np.ascontiguousarray(decoded),
@@ -100,9 +100,7 @@ def with_one_site(
     return copy
 
 
-def _as_rows(
-    weight: Float32, site: LinearSite
-) -> tuple[Float32, Callable[[Float32], Float32]]:
+def _as_rows(weight: Float32, site: LinearSite) -> tuple[Float32, Callable[[Float32], Float32]]:
     """The stored weight as float32[N, K], and the way back to its stored layout."""
     if site.weight_layout == "KN":
         return np.ascontiguousarray(weight.T), lambda rows: rows.T

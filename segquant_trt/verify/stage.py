@@ -9,13 +9,12 @@ from pathlib import Path
 from segquant_trt.backends.denoise import float_denoise
 from segquant_trt.graph.bigfile import load_graph
 from segquant_trt.models.judge import open_judge
-from segquant_trt.models.loop import Array, DenoisingLoop
+from segquant_trt.models.loop import Array, Denoise, DenoisingLoop
 from segquant_trt.records import GraphFacts, ModelSpec, Quality, QuantPlan, SiteError
 from segquant_trt.records.codec import read_record
 from segquant_trt.records.files import sha256_file
 from segquant_trt.records.images import save_images
 from segquant_trt.records.recordings import open_recordings
-from segquant_trt.serve import load
 from segquant_trt.verify.float16 import with_float16_activations
 from segquant_trt.verify.free_running import Sampling
 from segquant_trt.verify.quality import Denoisers, Verification, verify_inputs, verify_loop
@@ -46,12 +45,15 @@ def verify(
     run: Path,
     weights_folder: Path,
     spec: ModelSpec,
+    quantized: Denoise,
     request: VerifyRequest,
     *,
     on_progress: Callable[[str, int, int], None],
     on_note: Callable[[str], None],
 ) -> Quality:
     """Compare the bundle of a run folder with its float model; writes `images.safetensors`.
+
+    `quantized` is the loaded bundle.
 
     Raises:
         SegQuantError: the bundle or the inputs are unusable.
@@ -60,7 +62,7 @@ def verify(
     facts = read_record(run / "facts.yaml", GraphFacts)
     denoisers = Denoisers(
         reference=float_denoise(model, weights_folder, threads=request.threads),
-        quantized=load(run / "bundle", threads=request.threads).run,
+        quantized=quantized,
         float16=float_denoise(
             with_float16_activations(model, facts), weights_folder, threads=request.threads
         ),

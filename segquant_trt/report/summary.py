@@ -1,0 +1,67 @@
+"""The figures of a run folder in one flat object: what `compile --json` prints last."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from segquant_trt.errors import SegQuantError
+from segquant_trt.records import Benchmark, Manifest, Quality
+from segquant_trt.records.codec import from_plain, to_plain
+
+Record = TypeVar("Record")
+
+
+def read_json_record(path: Path, kind: type[Record]) -> Record:
+    """Read a record that is stored as JSON.
+
+    Raises:
+        SegQuantError: missing, not JSON, or not a record of this kind.
+    """
+    try:
+        plain = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SegQuantError(
+            f"{path} is missing or not valid JSON", hint="run the stage that writes it again"
+        ) from error
+    return from_plain(plain, kind, origin=str(path))
+
+
+def summarize(run: Path) -> dict[str, Any]:
+    """The figures there are so far; keys without meaning for this model are null."""
+    summary: dict[str, Any] = {"run": str(run)}
+    missing: list[str] = []
+    if (run / "quality.json").exists():
+        quality = read_json_record(run / "quality.json", Quality)
+        plain = to_plain(quality)
+        missing += plain.pop("not_applicable")
+        for name in ("steps", "site_errors", "schema_version", "bundle_manifest_sha256"):
+            plain.pop(name)
+        summary.update(plain)
+    if (run / "benchmark.json").exists():
+        figures = read_json_record(run / "benchmark.json", Benchmark)
+        summary.update(
+            latency_ms_float=figures.latency_float.median_ms,
+            latency_ms_quantized=figures.latency_quantized.median_ms,
+            latency_batch=figures.latency_batch,
+            speedup=figures.speedup_median,
+            speedup_95=[figures.speedup_low, figures.speedup_high],
+            peak_memory_bytes_float=figures.peak_memory_bytes_float,
+            peak_memory_bytes_quantized=figures.peak_memory_bytes_quantized,
+        )
+    if (run / "bundle" / "manifest.json").exists():
+        manifest = read_json_record(run / "bundle" / "manifest.json", Manifest)
+        summary.update(
+            target=manifest.target,
+            size_bytes_float=manifest.size_bytes_float,
+            size_bytes_quantized=manifest.size_bytes_quantized,
+            sites_total=manifest.sites_total,
+            sites_integer=manifest.sites_integer,
+            macs_integer_share=manifest.macs_integer_share,
+            bundle=str(run / "bundle"),
+        )
+    if (run / "report.html").exists():
+        summary["report"] = str(run / "report.html")
+    summary["not_applicable"] = missing
+    return summary
