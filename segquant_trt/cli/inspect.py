@@ -12,9 +12,14 @@ from segquant_trt.cli.output import answer
 
 @click.command("inspect")
 @click.argument("path", metavar="FILE", type=click.Path(exists=True, path_type=Path))
+@click.option("--all", "complete", is_flag=True, help="Show every row of long tables.")
 @arguments.answers
-def command(path: Path, as_json: bool) -> None:
+def command(path: Path, complete: bool, as_json: bool) -> None:
     """Show what FILE holds: a record, an ONNX graph, a bundle or a run folder."""
     from segquant_trt.report.inspect import describe
 
-    answer(describe(path), as_json=as_json)
+    description = describe(path)
+    if as_json:
+        answer(description.as_dict(), as_json=True)
+    else:
+        click.echo(description.text(rows=None if complete else 40))
