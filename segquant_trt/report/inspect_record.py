@@ -1,0 +1,306 @@
+"""Descriptions of the YAML and JSON records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from typing_extensions import assert_never
+
+from segquant_trt.records import (
+    Benchmark,
+    CheckpointLocation,
+    GraphFacts,
+    KeepFloat,
+    Manifest,
+    ModelSpec,
+    Quality,
+    QuantPlan,
+    Shifted,
+    Symmetric,
+    TensorSpec,
+)
+from segquant_trt.records.plan import ActivationScheme
+from segquant_trt.report.description import Cell, Column, Description, Property, Table
+
+Record: TypeAlias = (
+    ModelSpec | CheckpointLocation | GraphFacts | QuantPlan | Manifest | Quality | Benchmark
+)
+
+
+def describe_record(record: Record, name: str) -> Description:
+    """What the record read from the file called `name` says."""
+    match record:
+        case ModelSpec():
+            return _model(record, name)
+        case CheckpointLocation():
+            return _location(record, name)
+        case GraphFacts():
+            return _facts(record, name)
+        case QuantPlan():
+            return _plan(record, name)
+        case Manifest():
+            return describe_manifest(record, name)
+        case Quality():
+            return _quality(record, name)
+        case Benchmark():
+            return _benchmark(record, name)
+        case _:
+            assert_never(record)
+
+
+def describe_manifest(manifest: Manifest, name: str) -> Description:
+    """A bundle's table of contents, files unchecked."""
+    return Description(
+        kind="bundle manifest",
+        properties=(
+            Property(name="file", value=name),
+            Property(name="source", value=manifest.source),
+            Property(name="class", value=manifest.class_name),
+            Property(name="target", value=manifest.target),
+            Property(name="sites", value=manifest.sites_total),
+            Property(name="integer sites", value=manifest.sites_integer),
+            Property(name="MACs in integers", value=manifest.macs_integer_share, unit="share"),
+            Property(name="float size", value=manifest.size_bytes_float, unit="bytes"),
+            Property(name="quantised size", value=manifest.size_bytes_quantized, unit="bytes"),
+        ),
+        tables=(
+            _tensors((*manifest.inputs, manifest.output)),
+            _pairs("versions", "package", "version", manifest.versions),
+            _pairs("provenance", "record", "sha256", manifest.provenance),
+        ),
+    )
+
+
+def _model(spec: ModelSpec, name: str) -> Description:
+    error = spec.validation.max_relative_error if spec.validation else None
+    return Description(
+        kind="model specification",
+        properties=(
+            Property(name="file", value=name),
+            Property(name="source", value=spec.source),
+            Property(name="class", value=spec.class_name),
+            Property(name="family", value=spec.family),
+            Property(name="opset", value=spec.opset),
+            Property(name="checkpoint", value=spec.size_bytes_float, unit="bytes"),
+            Property(name="timestep input", value=spec.timestep),
+            Property(name="prompt inputs", value=", ".join(spec.prompt_inputs) or None),
+            Property(name="export error", value=error, unit="number"),
+            Property(name="graph sha256", value=spec.onnx_sha256),
+        ),
+        tables=(
+            _tensors((*spec.inputs, spec.output)),
+            Table(
+                title="dynamic axes",
+                columns=(
+                    Column(name="axis"),
+                    *(Column(name=n, unit="count") for n in ("min", "typical", "max", "multiple")),
+                ),
+                rows=tuple(
+                    (axis.name, axis.minimum, axis.typical, axis.maximum, axis.multiple)
+                    for axis in spec.axes
+                ),
+            ),
+        ),
+    )
+
+
+def _location(location: CheckpointLocation, name: str) -> Description:
+    return Description(
+        kind="checkpoint location",
+        properties=(
+            Property(name="file", value=name),
+            Property(name="folder", value=location.folder),
+            Property(name="pipeline", value=location.pipeline_folder),
+            Property(name="files", value=len(location.inode)),
+        ),
+    )
+
+
+def _facts(facts: GraphFacts, name: str) -> Description:
+    return Description(
+        kind="graph facts",
+        properties=(
+            Property(name="file", value=name),
+            Property(name="sites", value=len(facts.sites)),
+            Property(name="timestep only", value=len(facts.timestep_only)),
+            Property(name="graph sha256", value=facts.onnx_sha256),
+        ),
+        tables=(
+            _counts("roles", "role", (site.role for site in facts.sites)),
+            Table(
+                title="sites",
+                columns=(
+                    *(Column(name=n) for n in ("site", "module", "op", "role")),
+                    Column(name="in", unit="count"),
+                    Column(name="out", unit="count"),
+                ),
+                rows=tuple(
+                    (s.name, s.module, s.op, s.role, s.in_features, s.out_features)
+                    for s in facts.sites
+                ),
+            ),
+        ),
+        notes=facts.notes,
+    )
+
+
+def _plan(plan: QuantPlan, name: str) -> Description:
+    macs = sum(site.macs_per_sample for site in plan.sites)
+    rows: list[tuple[Cell, ...]] = []
+    for site in plan.sites:
+        share = site.macs_per_sample / macs if macs else None
+        scheme, scale = _scheme(site.activation)
+        rows.append((site.site, site.module, scheme, scale, share, site.why))
+    return Description(
+        kind="quantisation plan",
+        properties=(
+            Property(name="file", value=name),
+            Property(name="target", value=plan.target),
+            Property(name="preset", value=plan.preset),
+            Property(name="sites", value=len(plan.sites)),
+            Property(name="MACs per sample", value=macs, unit="number"),
+            Property(name="graph sha256", value=plan.onnx_sha256),
+        ),
+        tables=(
+            _counts("schemes", "scheme", (_scheme(site.activation)[0] for site in plan.sites)),
+            Table(
+                title="sites",
+                columns=(
+                    Column(name="site"),
+                    Column(name="module"),
+                    Column(name="scheme"),
+                    Column(name="scale", unit="number"),
+                    Column(name="MACs", unit="share"),
+                    Column(name="why"),
+                ),
+                rows=tuple(rows),
+            ),
+        ),
+    )
+
+
+def _scheme(scheme: ActivationScheme) -> tuple[str, float | None]:
+    match scheme:
+        case Symmetric() | Shifted():
+            return scheme.kind, scheme.scale
+        case KeepFloat():
+            return scheme.kind, None
+        case _:
+            assert_never(scheme)
+
+
+def _quality(quality: Quality, name: str) -> Description:
+    figures: tuple[tuple[str, Cell], ...] = (
+        ("SQNR mean, dB", quality.sqnr_db_mean),
+        ("SQNR worst, dB", quality.sqnr_db_worst),
+        ("latent SQNR, dB", quality.latent_sqnr_db),
+        ("latent SQNR of float16, dB", quality.latent_sqnr_db_float16),
+        ("PSNR, dB", quality.psnr_db),
+        ("SSIM", quality.ssim),
+        ("classifier accuracy", quality.classifier_accuracy),
+        ("classifier accuracy, float", quality.classifier_accuracy_float),
+        ("Frechet distance", quality.frechet_distance),
+        ("Frechet distance, float", quality.frechet_distance_float),
+    )
+    return Description(
+        kind="quality figures",
+        properties=(
+            Property(name="file", value=name),
+            Property(name="samples", value=quality.samples),
+            *(Property(name=label, value=value, unit="number") for label, value in figures),
+            Property(name="not applicable", value=", ".join(quality.not_applicable) or None),
+        ),
+        tables=(
+            Table(
+                title="steps",
+                columns=tuple(
+                    Column(name=n, unit="number") for n in ("timestep", "SQNR, dB", "float16, dB")
+                ),
+                rows=tuple((s.timestep, s.sqnr_db, s.sqnr_db_float16) for s in quality.steps),
+            ),
+            Table(
+                title="sites by cost",
+                columns=(
+                    Column(name="site"),
+                    Column(name="module"),
+                    Column(name="SQNR alone, dB", unit="number"),
+                ),
+                rows=tuple(
+                    (error.site, error.module, error.sqnr_db)
+                    for error in sorted(quality.site_errors, key=lambda error: error.sqnr_db)
+                ),
+            ),
+        ),
+    )
+
+
+def _benchmark(benchmark: Benchmark, name: str) -> Description:
+    return Description(
+        kind="benchmark figures",
+        properties=(
+            Property(name="file", value=name),
+            Property(name="batch", value=benchmark.latency_batch),
+            Property(name="speed-up", value=benchmark.speedup_median, unit="number"),
+            Property(name="speed-up, low", value=benchmark.speedup_low, unit="number"),
+            Property(name="speed-up, high", value=benchmark.speedup_high, unit="number"),
+        ),
+        tables=(
+            Table(
+                title="float and quantised",
+                columns=(
+                    Column(name="model"),
+                    *(Column(name=n, unit="number") for n in ("median ms", "p90 ms", "p99 ms")),
+                    Column(name="peak memory", unit="bytes"),
+                    Column(name="size", unit="bytes"),
+                ),
+                rows=tuple(
+                    (label, figure.median_ms, figure.p90_ms, figure.p99_ms, peak, stored)
+                    for label, figure, peak, stored in (
+                        (
+                            "float",
+                            benchmark.latency_float,
+                            benchmark.peak_memory_bytes_float,
+                            benchmark.size_bytes_float,
+                        ),
+                        (
+                            "quantised",
+                            benchmark.latency_quantized,
+                            benchmark.peak_memory_bytes_quantized,
+                            benchmark.size_bytes_quantized,
+                        ),
+                    )
+                ),
+            ),
+            _pairs("hardware", "part", "value", benchmark.hardware),
+            _pairs("versions", "package", "version", benchmark.versions),
+        ),
+    )
+
+
+def _tensors(tensors: Iterable[TensorSpec]) -> Table:
+    return Table(
+        title="inputs and output",
+        columns=(Column(name="name"), Column(name="type"), Column(name="shape")),
+        rows=tuple(
+            (tensor.name, tensor.dtype, f"[{', '.join(map(str, tensor.shape))}]")
+            for tensor in tensors
+        ),
+    )
+
+
+def _pairs(title: str, key: str, value: str, pairs: dict[str, str]) -> Table:
+    return Table(
+        title=title,
+        columns=(Column(name=key), Column(name=value)),
+        rows=tuple(sorted(pairs.items())),
+    )
+
+
+def _counts(title: str, name: str, values: Iterable[str]) -> Table:
+    return Table(
+        title=title,
+        columns=(Column(name=name), Column(name="sites", unit="count")),
+        rows=tuple(Counter(values).most_common()),
+    )
