@@ -14,4 +14,8 @@ def command(as_json: bool) -> None:
     """Say what this machine can do, and what to install for the rest."""
     from segquant_trt.report.doctor import examine
 
-    answer(examine(), as_json=as_json)
+    diagnosis = examine()
+    if as_json:
+        answer(diagnosis.as_dict(), as_json=True)
+    else:
+        click.echo(diagnosis.text())
