@@ -8,7 +8,7 @@ with the same command and ends in the same bytes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,18 +88,21 @@ def _guidance(work: Work) -> float | None:
     return _ZOO_GUIDANCE if given is None and _is_zoo(work) else given
 
 
+def _batch_size(work: Work) -> int:
+    return 32 if _is_zoo(work) else 1  # seeds at once; guidance doubles them
+
+
 def _calibrate(work: Work) -> None:
     from segquant_trt.calibrate import CalibrationRequest, calibrate
 
     options = work.options
-    zoo = _is_zoo(work)
     request = CalibrationRequest(
         loop=None if options.inputs else _loop(work),
         inputs=options.inputs,
         seeds=tuple(options.seed + i for i in range(options.num_samples or 32)),
         steps=options.steps or _STEPS,
         guidance_scale=_guidance(work),
-        batch_size=32 if zoo else 1,
+        batch_size=_batch_size(work),
         threads=options.threads,
     )
     origin = calibrate(
@@ -190,7 +193,7 @@ def _verify(work: Work) -> None:
             judged=(1000 if options.full else 200) if zoo else 0,
             steps=options.steps or _STEPS,
             guidance_scale=_guidance(work),
-            batch_size=32 if zoo else 1,
+            batch_size=_batch_size(work),
             threads=options.threads,
         ),
         on_progress=work.progress.update,
@@ -359,3 +362,53 @@ def _run(
         if len(skipped) == len(rows):
             progress.note(f"nothing to do: {run.path} is up to date")
         return CompileResult(run=run.path, summary=summarize(run.path), skipped=tuple(skipped))
+
+
+def generate(
+    bundle: Path, options: CompileOptions, *, progress: Progress | None = None
+) -> CompileResult:
+    """Images from a bundle beside the float model's, from the same seeds, into `options.out`.
+
+    The float model is the run folder's that the bundle lies in, or `options.model`.
+
+    Raises:
+        SegQuantError: no float model, a denoiser without a pipeline, or an unusable bundle.
+    """
+    from segquant_trt.backends.denoise import float_denoise
+    from segquant_trt.report.contact_sheet import write_images
+    from segquant_trt.serve import load
+    from segquant_trt.serve.pictures import picture_pairs
+    from segquant_trt.verify import psnr_db, ssim
+
+    progress = progress or Silent()
+    quantized = load(bundle, threads=options.threads).run
+    work = Work(run=_float_run(bundle, options, progress), options=options, progress=progress)
+    zoo = _is_zoo(work)
+    images = picture_pairs(
+        _loop(work),
+        float_denoise(work.run / "model.onnx", work.weights(), threads=options.threads),
+        quantized,
+        seeds=[options.seed + i for i in range(options.num_samples or (20 if zoo else 4))],
+        steps=options.steps or _STEPS,
+        guidance_scale=_guidance(work),
+        batch_size=_batch_size(work),
+        on_progress=progress.update,
+    )
+    pair = (images.float_images, images.quantized_images)
+    sheet = write_images(options.out, images)
+    summary = {"sheet": str(sheet), "psnr_db": psnr_db(*pair), "ssim": ssim(*pair)}
+    return CompileResult(run=options.out, summary=summary, skipped=())
+
+
+def _float_run(bundle: Path, options: CompileOptions, progress: Progress) -> RunFolder:
+    beside = RunFolder(bundle.resolve().parent)
+    if (beside / "model.onnx").exists() and options.model is None:
+        return beside
+    if options.model is None:
+        raise SegQuantError(
+            f"{bundle} does not lie in a run folder, so its float model is not known",
+            hint="name the model that it was compiled from with --model",
+        )
+    exported = replace(options, out=options.out / ".float")
+    run_stage("export", exported, progress=progress)
+    return RunFolder(exported.out)

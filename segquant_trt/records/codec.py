@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.records.files import atomic_write_bytes, writing_failed
@@ -19,7 +19,6 @@ T = TypeVar("T")
 @functools.cache
 def _converter() -> Converter:
     import cattrs
-    from cattrs.strategies import configure_tagged_union
 
     from segquant_trt.records.plan import ActivationScheme
 
@@ -31,17 +30,25 @@ def _converter() -> Converter:
     converter.register_structure_hook(int | str, _axis)
     for optional, hook in ((str, _text), (float, _number), (int, _integer), (bool, _boolean)):
         converter.register_structure_hook(optional | None, _optional(hook))
-    configure_tagged_union(
-        ActivationScheme,
-        converter,
-        tag_name="kind",
-        tag_generator=_kind,
-    )
+    converter.register_structure_hook(ActivationScheme, _scheme_hook(converter, ActivationScheme))
     return converter
 
 
 def _kind(scheme: Any) -> str:
     return next(str(field.default) for field in fields(scheme) if field.name == "kind")
+
+
+def _scheme_hook(converter: Converter, union: Any) -> Any:
+    """Structure a union by its `kind`, naming the kinds there are when it is none of them."""
+    kinds = {_kind(scheme): scheme for scheme in get_args(union)}
+
+    def structure(value: Any, _: Any) -> Any:
+        kind = value.get("kind") if isinstance(value, dict) else None
+        if kind not in kinds:
+            raise ValueError(f"scheme {kind!r} is unknown; allowed: {', '.join(kinds)}")
+        return converter.structure(value, kinds[kind])
+
+    return structure
 
 
 def _optional(hook: Any) -> Any:
@@ -104,12 +111,20 @@ def from_plain(value: Any, kind: type[T], *, origin: str) -> T:
     except (BaseValidationError, ForbiddenExtraKeysError, TypeError, ValueError, KeyError) as error:
         from cattrs import transform_error
 
-        reasons = transform_error(error) if isinstance(error, BaseValidationError) else [str(error)]
+        grouped = isinstance(error, BaseValidationError)
+        reasons = transform_error(error, format_exception=_reason) if grouped else [str(error)]
         name = getattr(kind, "__name__", str(kind))
         raise SegQuantError(
             f"{origin} is not a valid {name}: {'; '.join(reasons[:3])}",
             hint="undo the edit, or run the stage that writes this file again",
         ) from error
+
+
+def _reason(error: BaseException, kind: type | None) -> str:
+    from cattrs.v import format_exception
+
+    known = isinstance(error, ValueError) and "unknown; allowed" in str(error)
+    return str(error) if known else format_exception(error, kind)
 
 
 def encode_yaml(record: Any) -> bytes:

@@ -17,15 +17,14 @@ def sqnr_db(reference: Float, approximation: Float) -> npt.NDArray[np.float64]:
         reference, approximation: float[N, ...] of equal shape.
 
     Returns:
-        float64[N] in dB, at most `CEILING_DB`.
+        float64[N] in dB, within `CEILING_DB` of zero.
     """
     ref = np.asarray(reference, dtype=np.float64).reshape(len(reference), -1)
     error = ref - np.asarray(approximation, dtype=np.float64).reshape(len(ref), -1)
     signal, noise = (ref**2).sum(axis=1), (error**2).sum(axis=1)
-    floor = 10.0 ** (-CEILING_DB / 10)
-    ratio = noise / np.maximum(signal, np.finfo(np.float64).tiny)
-    decibels: npt.NDArray[np.float64] = -10.0 * np.log10(np.maximum(ratio, floor))
-    return decibels
+    tiny = np.finfo(np.float64).tiny
+    ratio_db = 10.0 * (np.log10(np.maximum(signal, tiny)) - np.log10(np.maximum(noise, tiny)))
+    return np.asarray(np.clip(ratio_db, -CEILING_DB, CEILING_DB), dtype=np.float64)
 
 
 def psnr_db(reference: Float, approximation: Float) -> float:

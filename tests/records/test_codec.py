@@ -1,0 +1,116 @@
+"""Records survive a round trip, and bad files are refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segquant_trt.errors import SegQuantError
+from segquant_trt.records import (
+    Considered,
+    KeepFloat,
+    QuantPlan,
+    Shifted,
+    SitePlan,
+    Symmetric,
+    WeightPlan,
+)
+from segquant_trt.records.codec import encode_yaml, read_record, write_record
+
+floats = st.floats(width=32, min_value=2.0**-100, max_value=2.0**100)
+texts = st.text(max_size=20).filter(lambda text: text.isprintable())
+schemes = st.one_of(
+    st.builds(Symmetric, scale=floats),
+    st.builds(Shifted, scale=floats, zero_shift=st.integers(-127, 128)),
+    st.just(KeepFloat()),
+)
+sites = st.builds(
+    SitePlan,
+    site=texts,
+    module=st.none() | texts,
+    activation=schemes,
+    weight=st.none() | st.just(WeightPlan(scale_method="mse")),
+    output_range=st.none() | st.tuples(floats, floats),
+    macs_per_sample=st.integers(0, 2**50),
+    why=texts,
+    considered=st.lists(
+        st.builds(Considered, option=texts, sqnr_db=st.none() | floats, reason=texts), max_size=2
+    ).map(tuple),
+)
+
+
+def plan_of(*decided: SitePlan) -> QuantPlan:
+    return QuantPlan(
+        target="onnxruntime",
+        preset="plain",
+        onnx_sha256="a" * 64,
+        facts_sha256="b" * 64,
+        calibration_sha256="c" * 64,
+        sites=decided,
+    )
+
+
+ONE_SITE = plan_of(
+    SitePlan(
+        site="node_1",
+        module="blocks.0",
+        activation=Shifted(scale=0.1, zero_shift=3),
+        weight=WeightPlan(),
+        output_range=(-1.0, 2.0),
+        macs_per_sample=10,
+        why="because",
+        considered=(),
+    )
+)
+
+
+@given(st.lists(sites, max_size=3))
+def test_plans_survive_a_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, decided: list[SitePlan]
+) -> None:
+    path = tmp_path_factory.mktemp("codec") / "plan.yaml"
+    plan = plan_of(*decided)
+    write_record(path, plan)
+    assert read_record(path, QuantPlan) == plan
+    assert encode_yaml(read_record(path, QuantPlan)) == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("kind: shifted", "kind: thrice", "thrice"),
+        ("zero_shift: 3", "zero_shift: 3.5", "zero_shift"),
+        ("why: because", "reason: because", "reason"),
+        ("bits: 8", "bits: 7", "bits"),
+        ("target: onnxruntime", "target: abacus", "target"),
+        ("schema_version: 1", "schema_version: 99", "schema_version 99"),
+        ("sites:", "sites: [", "YAML"),
+        ("macs_per_sample: 10", "macs_per_sample: yes", "macs_per_sample"),
+    ],
+)
+def test_edits_that_make_no_sense_are_refused(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    path = tmp_path / "plan.yaml"
+    text = encode_yaml(ONE_SITE).decode()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(SegQuantError) as refused:
+        read_record(path, QuantPlan)
+    assert str(path) in refused.value.what
+    assert said in refused.value.what
+
+
+def test_missing_binary_and_truncated_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    with pytest.raises(SegQuantError, match="does not exist"):
+        read_record(path, QuantPlan)
+    path.write_bytes(b"\xff\xfe\x00binary")
+    with pytest.raises(SegQuantError, match="not a text file"):
+        read_record(path, QuantPlan)
+    path.write_bytes(encode_yaml(ONE_SITE)[:150])
+    with pytest.raises(SegQuantError, match=r"plan\.yaml"):
+        read_record(path, QuantPlan)
