@@ -18,7 +18,7 @@ ROOT_ENTRIES = {
 MODULES = {"__init__.py", "errors.py", "pipeline.py", "py.typed"}
 PACKAGES = {
     "records", "graph", "schemes", "models", "backends", "export", "calibrate", "analyze", "score",
-    "plan", "rewrite", "build", "verify", "bench", "report", "serve", "cli", "zoo_data",
+    "plan", "rewrite", "build", "verify", "bench", "report", "serve", "cli",
 }  # fmt: skip
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "stuff", "tools"}
 SOURCES = {".py", ".cu", ".cuh", ".cpp", ".h", ".sh", ".js", ".css", ".j2"}
