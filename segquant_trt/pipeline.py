@@ -8,7 +8,7 @@ with the same command and ends in the same bytes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from segquant_trt.records.files import atomic_write_json, sha256_file
 from segquant_trt.records.options import CompileOptions
 from segquant_trt.records.progress import Progress, Silent
 from segquant_trt.records.run_folder import RunFolder
-from segquant_trt.records.stage import Stage, Work, settle
+from segquant_trt.records.stage import CompileResult, Stage, Work, content_of, settle
 
 if TYPE_CHECKING:
     from segquant_trt.models.loop import DenoisingLoop
@@ -28,15 +28,6 @@ _SAMPLING = ("prompts", "steps", "guidance_scale", "height", "width", "scheduler
 _STEPS = 20
 _ZOO_GUIDANCE = 3.5
 _HELD_OUT = 1_000_000  # verification seeds begin here, far from calibration's
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompileResult:
-    """What a compilation or a stage answers. `summary` is JSON-serialisable."""
-
-    run: Path
-    summary: dict[str, Any]
-    skipped: tuple[str, ...]
 
 
 def _source(work: Work) -> Any:
@@ -117,13 +108,7 @@ def _calibrate(work: Work) -> None:
 
 def _named_files(work: Work) -> Any:
     options = work.options
-    named = (options.inputs, options.verify_inputs, options.prompts)
-    return [_content(path) for path in named if path is not None]
-
-
-def _content(path: Path) -> Any:
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return [[file.name, sha256_file(file)] for file in files]
+    return content_of(options.inputs, options.verify_inputs, options.prompts)
 
 
 def _analyze(work: Work) -> None:

@@ -11,11 +11,21 @@ import segquant_trt
 from segquant_trt.errors import SegQuantError
 from segquant_trt.records.codec import read_record, to_plain
 from segquant_trt.records.facts import GraphFacts
+from segquant_trt.records.files import sha256_file
 from segquant_trt.records.model_spec import CheckpointLocation, ModelSpec
 from segquant_trt.records.options import CompileOptions
 from segquant_trt.records.plan import QuantPlan
 from segquant_trt.records.progress import Progress
 from segquant_trt.records.run_folder import RunFolder, Stamp, stage_key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileResult:
+    """What a compilation or a stage answers. `summary` is JSON-serialisable."""
+
+    run: Path
+    summary: dict[str, Any]
+    skipped: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,3 +122,12 @@ def _accept_edit(
 
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
+
+
+def content_of(*paths: Path | None) -> list[list[str]]:
+    """Name and sha256 of every file that the paths name; folders are walked, None is nothing."""
+    files: list[Path] = []
+    for path in paths:
+        if path is not None:
+            files += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return [[file.name, sha256_file(file)] for file in files]
