@@ -1,0 +1,66 @@
+"""What a runtime offers: a placement, sessions, and the proof that sites run in integers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from segquant_trt.backends.placement import Placement
+from segquant_trt.records import Target, TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+Array = npt.NDArray[np.generic]
+
+
+class Runner(Protocol):
+    """A loaded graph. `run` may be called from several threads at once."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The graph's inputs, in order."""
+
+    def run(
+        self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
+    ) -> dict[str, Array]:
+        """Outputs by name; all of them unless `outputs` says which."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteProof:
+    """How a planned site runs: `kernel` is the runtime's own word for what executes it."""
+
+    integer: bool
+    kernel: str
+
+
+class Backend(Protocol):
+    """A CPU runtime."""
+
+    @property
+    def target(self) -> Target:
+        """The plan's name for this runtime."""
+
+    @property
+    def placement(self) -> Placement:
+        """Where it wants its Q/DQ pairs."""
+
+    def float_session(
+        self, model: onnx.ModelProto | bytes, folder: Path, *, threads: int | None = None
+    ) -> Runner:
+        """Open a float graph whose external data is in `folder`."""
+
+    def open(self, model_path: Path, *, threads: int | None = None) -> Runner:
+        """Open a rewritten graph; its data is beside it."""
+
+    def integer_sites(self, model_path: Path, sites: Sequence[str]) -> dict[str, SiteProof]:
+        """For each planned site, what the graph that really executes does with it."""
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the packages that decide the numbers."""

@@ -1,0 +1,162 @@
+"""ONNX Runtime on x86 CPUs.
+
+Its quantised kernels multiply uint8 activations by int8 weights. On CPUs with AVX2 but without
+VNNI that instruction (vpmaddubsw) adds two products in 16 bits and saturates: results are off by
+tens of percent. `session.x64quantprecision` moves weights to uint8 there, whose kernel is exact;
+on CPUs with VNNI, where nothing saturates, it does nothing. It is always set.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segquant_trt.backends.base import Array, Runner, SiteProof
+from segquant_trt.backends.placement import Placement
+from segquant_trt.errors import MissingDependencyError, SegQuantError
+from segquant_trt.graph.qdq import weight_codes_behind
+from segquant_trt.graph.wiring import Wiring, node_name
+from segquant_trt.records import Target, TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+_INTEGER_OPS = frozenset({"MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "QLinearConv"})
+_FATAL_ONLY = 4
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(bool)": "bool",
+}
+
+
+class OnnxRuntime:
+    """The default target."""
+
+    target: Target = "onnxruntime"
+    placement = Placement(requantize_conv_output=True, lift_linear_bias=True)
+
+    def float_session(
+        self, model: onnx.ModelProto | bytes, folder: Path, *, threads: int | None = None
+    ) -> Runner:
+        """Open a float graph whose external data is in `folder`.
+
+        Raises:
+            SegQuantError: the runtime refuses the graph.
+        """
+        return float_session(model, folder, threads=threads)
+
+    def open(self, model_path: Path, *, threads: int | None = None) -> Runner:
+        """Open a rewritten graph; its data is beside it.
+
+        Raises:
+            SegQuantError: the runtime refuses the graph.
+        """
+        options = _options(model_path.parent, threads)
+        return _Session(_session(model_path.read_bytes(), options, str(model_path)))
+
+    def integer_sites(self, model_path: Path, sites: Sequence[str]) -> dict[str, SiteProof]:
+        """Read the optimised graph that the runtime executes, and look every site up in it."""
+        with tempfile.TemporaryDirectory(prefix="segquant-proof-") as scratch:
+            optimised = Path(scratch) / "optimised.onnx"
+            options = _options(model_path.parent, threads=1)
+            options.optimized_model_filepath = str(optimised)
+            for key, value in (("file_name", "optimised.data"), ("min_size_in_bytes", "1024")):
+                entry = f"session.optimized_model_external_initializers_{key}"
+                options.add_session_config_entry(entry, value)
+            _session(model_path.read_bytes(), options, str(model_path))
+            return _proofs(optimised, sites)
+
+    def versions(self) -> dict[str, str]:
+        """Version of ONNX Runtime."""
+        return {"onnxruntime": str(_module().__version__)}
+
+
+def float_session(
+    model: onnx.ModelProto | bytes, folder: Path, *, threads: int | None = None
+) -> Runner:
+    """Open a graph with its external data in `folder`; extra outputs may have been added to it.
+
+    Raises:
+        SegQuantError: the runtime refuses the graph.
+    """
+    data = model if isinstance(model, bytes) else model.SerializeToString()
+    return _Session(_session(data, _options(folder, threads), "the float graph"))
+
+
+class _Session:
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.inputs: tuple[TensorSpec, ...] = tuple(
+            TensorSpec(
+                name=value.name,
+                dtype=_DTYPES.get(value.type, value.type),
+                shape=tuple(axis if isinstance(axis, int) else str(axis) for axis in value.shape),
+            )
+            for value in session.get_inputs()
+        )
+        self._outputs = tuple(value.name for value in session.get_outputs())
+
+    def run(
+        self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
+    ) -> dict[str, Array]:
+        names = list(self._outputs if outputs is None else outputs)
+        found = self._session.run(names, {name: np.asarray(x) for name, x in inputs.items()})
+        return dict(zip(names, found, strict=True))
+
+
+def _options(folder: Path, threads: int | None) -> Any:
+    options = _module().SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    options.intra_op_num_threads = threads or 0
+    options.use_deterministic_compute = True
+    for key, value in (
+        ("session.x64quantprecision", "1"),
+        ("session.model_external_initializers_file_folder_path", str(folder)),
+    ):
+        options.add_session_config_entry(key, value)
+    return options
+
+
+def _session(data: bytes, options: Any, origin: str) -> Any:
+    module = _module()
+    try:
+        return module.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class
+        raise SegQuantError(
+            f"ONNX Runtime refuses {origin}: {str(error).splitlines()[0]}",
+            hint="run the stage that wrote this file again; 'segquant-trt inspect' shows the graph",
+        ) from error
+
+
+def _proofs(optimised: Path, sites: Sequence[str]) -> dict[str, SiteProof]:
+    from segquant_trt.graph.bigfile import load_graph
+
+    graph = load_graph(optimised).graph
+    wiring = Wiring(graph)
+    found: dict[str, SiteProof] = {}
+    for node in graph.node:
+        # The layout pass renames convolutions to `<name>_token_<n>`.
+        name = node_name(node).rsplit("_token_", 1)[0]
+        integer = node.op_type in _INTEGER_OPS
+        if name in sites and (integer or weight_codes_behind(node.input[1], wiring)):
+            found[name] = SiteProof(integer=integer, kernel=node.op_type)
+    missing = SiteProof(integer=False, kernel="not in the optimised graph")
+    return {site: found.get(site, missing) for site in sites}
+
+
+def _module() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(
+            "onnxruntime", extra=None, why="running the float and the quantised model"
+        ) from error
+    return onnxruntime

@@ -1,0 +1,80 @@
+"""The OpenVINO backend: what its low-precision transformations fuse, and the proof of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segquant_trt.backends.base import Runner, SiteProof
+from segquant_trt.backends.openvino.exact import HALF, saturates, split_weights
+from segquant_trt.backends.openvino.session import Session, compile_graph, core, float_session
+from segquant_trt.backends.placement import Placement
+from segquant_trt.graph.bigfile import load_graph
+from segquant_trt.records import Target
+
+if TYPE_CHECKING:
+    import onnx
+
+_LAYERS = frozenset({"FullyConnected", "MatMul", "Convolution"})
+
+
+class OpenVino:
+    """Activations are uint8, weights int8 per output channel; outputs stay float."""
+
+    target: Target = "openvino"
+    placement = Placement(requantize_conv_output=False, lift_linear_bias=False)
+
+    def float_session(
+        self, model: onnx.ModelProto | bytes, folder: Path, *, threads: int | None = None
+    ) -> Runner:
+        """Open a float graph whose external data is in `folder`.
+
+        Raises:
+            SegQuantError: OpenVINO refuses the graph, or is not installed.
+        """
+        return float_session(model, folder, threads=threads)
+
+    def open(self, model_path: Path, *, threads: int | None = None) -> Runner:
+        """Open a rewritten graph; its data is beside it.
+
+        Raises:
+            SegQuantError: OpenVINO refuses the graph, or is not installed.
+        """
+        return _open(model_path, threads)
+
+    def integer_sites(self, model_path: Path, sites: Sequence[str]) -> dict[str, SiteProof]:
+        """Look every site up in the runtime model, which lists the kernels that were chosen."""
+        kernels: dict[str, list[str]] = {}
+        for node in _open(model_path, 1).compiled.get_runtime_model().get_ordered_ops():
+            info = {key: _text(value) for key, value in node.get_rt_info().items()}
+            if info.get("layerType") in _LAYERS:
+                for name in info.get("originalLayersNames", "").split(","):
+                    site = name.removesuffix("/WithoutBiases").removesuffix(HALF)
+                    kernels.setdefault(site, []).append(info.get("primitiveType", "unknown"))
+        return {site: _proof(kernels.get(site, [])) for site in sites}
+
+    def versions(self) -> dict[str, str]:
+        """Version of OpenVINO."""
+        core()
+        import openvino
+
+        return {"openvino": str(openvino.__version__).split("-")[0]}
+
+
+def _open(model_path: Path, threads: int | None) -> Session:
+    model = load_graph(model_path)
+    folder = model_path.parent
+    graph, arrays = split_weights(model, folder) if saturates() else (model, {})
+    return Session(compile_graph(graph, folder, arrays, threads=threads))
+
+
+def _proof(kernels: Sequence[str]) -> SiteProof:
+    # A float kernel on compressed weights reports int8 as its precision; only the kernel's
+    # name tells what it multiplies.
+    integer = bool(kernels) and all(kernel.endswith("_I8") for kernel in kernels)
+    return SiteProof(integer=integer, kernel=", ".join(kernels) or "not in the runtime model")
+
+
+def _text(value: Any) -> str:
+    return str(value.astype(str)) if hasattr(value, "astype") else str(value)

@@ -1,0 +1,109 @@
+"""Keep OpenVINO's int8 sums exact on CPUs whose int8 instruction saturates.
+
+Without VNNI, oneDNN multiplies uint8 by int8 with vpmaddubsw, which adds two products in 16 bits
+and saturates: 255 * 127 * 2 does not fit. OpenVINO has no setting against it. Weights are
+therefore split, `w = a + b` with both halves in -64..64: 255 * 64 * 2 fits, the 32-bit sums are
+exact, and the site stays in integers at the price of a second product.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import NodeProto, helper, numpy_helper
+
+from segquant_trt.backends.base import Array
+from segquant_trt.backends.openvino.session import Session, compile_graph
+from segquant_trt.graph.bigfile import Weights
+from segquant_trt.graph.names import FreshNames
+from segquant_trt.graph.qdq import (
+    dequantize_weight,
+    quantize_pair,
+    scalar_tensors,
+    weight_codes_behind,
+)
+from segquant_trt.graph.wiring import Wiring, node_name
+
+HALF = "/half"
+
+
+@functools.cache
+def saturates() -> bool:
+    """Whether this CPU's uint8 by int8 products saturate, found by multiplying the extremes."""
+    width = 64
+    scalars = scalar_tensors(1.0, 0, names=("s", "z"))
+    weights: dict[str, Array] = {
+        "w": np.full((width, width), 127, dtype=np.int8),
+        "ws": np.ones(width, dtype=np.float32),
+        "wz": np.zeros(width, dtype=np.int8),
+    }
+    nodes = [
+        *quantize_pair("x", "xq", "xd", scale="s", zero_point="z"),
+        dequantize_weight(("w", "ws", "wz"), "wd", axis=1),
+        helper.make_node("MatMul", ["xd", "wd"], ["y"]),
+    ]
+    shape: list[str | int | None] = ["rows", width]
+    graph = helper.make_graph(
+        nodes,
+        "probe",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, shape)],
+        [*scalars, *(numpy_helper.from_array(array, name) for name, array in weights.items())],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = Session(compile_graph(model, Path(), {}, threads=1))
+    x = np.full((width, width), 255, dtype=np.float32)
+    return bool(np.any(session.run({"x": x})["y"] != 255.0 * 127.0 * width))
+
+
+def split_weights(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """A copy of the graph in which every quantised site is the sum of two, and the halves' data."""
+    wiring = Wiring(model.graph)
+    weights = Weights(model, folder)
+    names = FreshNames(model.graph)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.node[:]
+    arrays: dict[str, Array] = {}
+    for node in model.graph.node:
+        codes = _codes(node, wiring)
+        if codes is None:
+            copy.graph.node.append(node)
+            continue
+        whole = weights.read(codes).astype(np.int16)
+        half = names.fresh(f"{codes}{HALF}")
+        arrays[codes] = (whole >> 1).astype(np.int8)
+        arrays[half] = (whole - (whole >> 1)).astype(np.int8)
+        tensor = onnx.TensorProto()
+        tensor.CopyFrom(wiring.initializers[codes])
+        tensor.name = half
+        copy.graph.initializer.append(tensor)
+        copy.graph.node.extend(_two(node, wiring.producer[node.input[1]], half, names))
+    return copy, arrays
+
+
+def _codes(node: NodeProto, wiring: Wiring) -> str | None:
+    if node.op_type not in ("MatMul", "Conv"):
+        return None
+    return weight_codes_behind(node.input[1], wiring)
+
+
+def _two(node: NodeProto, decode: NodeProto, half: str, names: FreshNames) -> list[NodeProto]:
+    """`node` on either half of its weight, and their sum; the bias stays with the first."""
+    first, second, decode_half = NodeProto(), NodeProto(), NodeProto()
+    for copy, original in ((first, node), (second, node), (decode_half, decode)):
+        copy.CopyFrom(original)
+    decode_half.input[0] = half
+    decode_half.output[0] = names.fresh(f"{half}_decoded")
+    decode_half.name = names.fresh(f"{decode.name}{HALF}")
+    second.name = names.fresh(f"{node_name(node)}{HALF}")
+    del second.input[2:]
+    second.input[1] = decode_half.output[0]
+    first.output[0] = names.fresh(f"{node.output[0]}_first")
+    second.output[0] = names.fresh(f"{node.output[0]}_second")
+    total = helper.make_node("Add", [first.output[0], second.output[0]], [node.output[0]])
+    total.name = names.fresh(f"{node_name(node)}/sum")
+    return [first, decode_half, second, total]

@@ -1,0 +1,65 @@
+"""QuantizeLinear and DequantizeLinear nodes: making them, and reading them back."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from segquant_trt.graph.wiring import Wiring
+
+
+def quantize_pair(
+    source: str, codes: str, result: str, *, scale: str, zero_point: str
+) -> tuple[NodeProto, NodeProto]:
+    """`source -> Q -> codes -> DQ -> result` with scalar scale and zero point tensors."""
+    first = helper.make_node(
+        "QuantizeLinear", [source, scale, zero_point], [codes], name=f"{codes}/Q"
+    )
+    second = helper.make_node(
+        "DequantizeLinear", [codes, scale, zero_point], [result], name=f"{codes}/DQ"
+    )
+    return first, second
+
+
+def dequantize_weight(stored: tuple[str, str, str], result: str, *, axis: int) -> NodeProto:
+    """int8 weight codes, and one scale and one zero point per index of `axis`.
+
+    The zero points are explicit although all are zero: ONNX Runtime 1.31 fills in a scalar where
+    they are missing, and then refuses it for a convolution that it does not fuse.
+    """
+    return helper.make_node(
+        "DequantizeLinear", list(stored), [result], name=f"{result}/DQ", axis=axis
+    )
+
+
+def scalar_tensors(
+    scale: float, zero_point: int, *, names: tuple[str, str]
+) -> tuple[TensorProto, TensorProto]:
+    """The inline float32 scale and uint8 zero point of a pair, called `names`."""
+    return (
+        numpy_helper.from_array(np.array(scale, dtype=np.float32), names[0]),
+        numpy_helper.from_array(np.array(zero_point, dtype=np.uint8), names[1]),
+    )
+
+
+def codes_behind(tensor: str, wiring: Wiring) -> tuple[float, int] | None:
+    """Scale and zero point of the matching Q/DQ pair that `tensor` comes from, or None."""
+    decode = wiring.producer.get(tensor)
+    if decode is None or decode.op_type != "DequantizeLinear":
+        return None
+    encode = wiring.producer.get(decode.input[0])
+    if encode is None or encode.op_type != "QuantizeLinear":
+        return None
+    if list(encode.input[1:]) != list(decode.input[1:]) or len(decode.input) != 3:
+        return None
+    scale = numpy_helper.to_array(wiring.initializers[decode.input[1]])
+    zero = numpy_helper.to_array(wiring.initializers[decode.input[2]])
+    return float(scale), int(zero)
+
+
+def weight_codes_behind(tensor: str, wiring: Wiring) -> str | None:
+    """Name of the constant codes that `tensor` is dequantised from, or None."""
+    decode = wiring.producer.get(tensor)
+    if decode is None or decode.op_type != "DequantizeLinear":
+        return None
+    return None if decode.input[0] in wiring.producer else decode.input[0]

@@ -1,0 +1,5 @@
+"""The rewrite stage: the float graph and a plan become a Q/DQ graph that owns its bytes."""
+
+from segquant_trt.rewrite.rewrite import rewrite
+
+__all__ = ["rewrite"]

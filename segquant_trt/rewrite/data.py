@@ -1,0 +1,105 @@
+"""Write the data of a rewritten graph, one tensor at a time: memory does not grow with the model.
+
+Integer codes and their scales come first, in the order of the sites; then biases; then every
+remaining float initializer in its stored dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from segquant_trt.errors import SegQuantError
+from segquant_trt.graph.bigfile import Weights
+from segquant_trt.graph.payload import PayloadWriter
+from segquant_trt.records import WeightPlan
+from segquant_trt.rewrite.emit import FloatBias, WeightCodes
+from segquant_trt.schemes import quantize_weight
+
+_CHUNK_ELEMENTS = 1 << 22
+
+
+def write_data(
+    model: onnx.ModelProto,
+    source: Weights,
+    weights: Iterable[WeightCodes],
+    biases: Iterable[FloatBias],
+    writer: PayloadWriter,
+) -> None:
+    """Replace the initializers of `model` by tensors whose data `writer` has stored.
+
+    Args:
+        model: the rewritten graph; `weights` and `biases` are not among its initializers yet.
+        source: the float graph's initializers.
+        weights: codes to be computed.
+        biases: float32 biases to be stored.
+        writer: where the data goes.
+
+    Raises:
+        SegQuantError: naming a weight with NaN or infinity, or whose file is too short.
+    """
+    stored: list[onnx.TensorProto] = []
+    shared: dict[tuple[str, bool, WeightPlan], list[onnx.TensorProto]] = {}
+    for weight in weights:
+        key = (weight.source, weight.transpose, weight.plan)
+        if key not in shared:
+            shared[key] = _codes(weight, source, writer)
+        names = (weight.codes, weight.scale, weight.zero_point)
+        stored.extend(_renamed(t, name) for t, name in zip(shared[key], names, strict=True))
+    for bias in biases:
+        values = source.read_float32(bias.source)
+        check_finite(bias.source, values)
+        stored.append(writer.put(bias.name, values.reshape(bias.shape)))
+    for tensor in model.graph.initializer:
+        if tensor.name not in source:
+            stored.append(tensor)
+            continue
+        array = source.read(tensor.name)
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            check_finite(tensor.name, array)
+        stored.append(writer.put(tensor.name, array))
+    rebuilt = onnx.GraphProto(initializer=stored)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(rebuilt.initializer)
+
+
+def _codes(weight: WeightCodes, source: Weights, writer: PayloadWriter) -> list[onnx.TensorProto]:
+    values = source.read_float32(weight.source)
+    check_finite(weight.source, values)
+    shape = values.shape
+    by_channel = values if weight.transpose or weight.channel_axis == 0 else values.T
+    rows = np.ascontiguousarray(by_channel.reshape(by_channel.shape[0], -1))
+    found = quantize_weight(rows, weight.plan)
+    codes = found.codes.reshape(shape) if weight.channel_axis == 0 else found.codes.T
+    zeros = np.zeros(len(found.scale), dtype=np.int8)
+    return [writer.put("", array) for array in (codes, found.scale, zeros)]
+
+
+def _renamed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    """Another initializer with the same bytes, stored once when they are external."""
+    copy = onnx.TensorProto()
+    copy.CopyFrom(tensor)
+    copy.name = name
+    return copy
+
+
+def check_finite(name: str, values: npt.NDArray[np.generic]) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        SegQuantError: naming the weight and the first offending index.
+    """
+    if values.dtype.kind not in "fV":
+        return
+    flat = values.reshape(-1)
+    for start in range(0, flat.size, _CHUNK_ELEMENTS):
+        finite = np.isfinite(flat[start : start + _CHUNK_ELEMENTS].astype(np.float32))
+        if not finite.all():
+            index = start + int(np.argmin(finite))
+            raise SegQuantError(
+                f"weight '{name}' holds {flat[index]} at element {index}",
+                hint="the checkpoint is damaged; fetch it again, then export again",
+            )

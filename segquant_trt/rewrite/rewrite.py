@@ -1,0 +1,88 @@
+"""Apply a plan to the float graph."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+
+from segquant_trt.backends import backend_for
+from segquant_trt.errors import SegQuantError
+from segquant_trt.graph.bigfile import Weights, load_graph
+from segquant_trt.graph.payload import PayloadWriter
+from segquant_trt.graph.remove_unused import RemoveUnused
+from segquant_trt.records import GraphFacts, QuantPlan
+from segquant_trt.records.files import sha256_file, writing_failed
+from segquant_trt.rewrite.data import write_data
+from segquant_trt.rewrite.quantize_sites import QuantizeSites
+
+
+def rewrite(
+    model_onnx: Path, checkpoint: Path, facts: GraphFacts, plan: QuantPlan, out: Path
+) -> None:
+    """Write the quantised graph to `out` and its data beside it, with the suffix `.weights`.
+
+    Equal inputs give equal bytes. Weights are read, quantised and written one at a time.
+
+    Args:
+        model_onnx: the float graph.
+        checkpoint: the folder that holds the graph's external data.
+        facts: what `analyze` found in that graph.
+        plan: what to do with every site.
+        out: path of the quantised graph.
+
+    Raises:
+        SegQuantError: the plan or the facts are of another graph, name an unknown site or an
+            impossible scheme; a weight is not finite; a file cannot be read or written.
+    """
+    digest = sha256_file(model_onnx)
+    for owner, wanted in (("plan", plan.onnx_sha256), ("facts", facts.onnx_sha256)):
+        if wanted != digest:
+            raise SegQuantError(
+                f"the {owner} was made for a graph with sha256 {wanted[:12]}..., "
+                f"{model_onnx} has {digest[:12]}...",
+                hint="run 'segquant-trt analyze', 'calibrate' and 'plan' again for this graph",
+            )
+    model = load_graph(model_onnx)
+    source = Weights(load_graph(model_onnx), checkpoint)
+    sites = QuantizeSites(facts, plan, backend_for(plan.target).placement)
+    sites.run(model)
+    RemoveUnused().run(model)
+    with _replacing(out) as folder:
+        payload = out.with_suffix(".weights").name
+        with (folder / payload).open("wb") as stream:
+            write_data(model, source, sites.weights, sites.biases, PayloadWriter(stream, payload))
+            stream.flush()
+            os.fsync(stream.fileno())
+        (folder / out.name).write_bytes(model.SerializeToString(deterministic=True))
+        _check(folder / out.name)
+
+
+def _check(path: Path) -> None:
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        raise SegQuantError(
+            f"the quantised graph is not valid ONNX: {str(error).splitlines()[0]}",
+            hint="this is a defect of the rewrite stage; please report it with the plan",
+        ) from error
+
+
+@contextmanager
+def _replacing(out: Path) -> Iterator[Path]:
+    """A scratch folder whose files move beside `out` when the block ends well, `out` last."""
+    scratch = out.with_name(f".{out.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        scratch.mkdir(parents=True)
+        yield scratch
+        for path in sorted(scratch.iterdir(), key=lambda p: p.name == out.name):
+            os.replace(path, out.with_name(path.name))
+    except OSError as error:
+        raise writing_failed(out, error) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

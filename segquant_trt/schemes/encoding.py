@@ -1,0 +1,40 @@
+"""How a scheme's codes are stored in a graph: uint8 with a zero point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoding:
+    """`code = clip(round(x / scale) + zero_point, 0, 255)`, `x ~ scale (code - zero_point)`.
+
+    uint8 for every CPU target: an int8 code c is the uint8 code c + 128, so both decode to the
+    same number, and ONNX Runtime has fast kernels only for uint8 activations.
+    """
+
+    scale: float
+    zero_point: int
+
+    def quantize(self, x: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+        """Codes of `x`, as ONNX QuantizeLinear computes them: float32 division, ties to even."""
+        ratio = np.asarray(x, dtype=np.float32) / np.float32(self.scale)
+        codes: npt.NDArray[np.float32] = np.clip(np.rint(ratio) + self.zero_point, 0, 255)
+        return codes.astype(np.uint8)
+
+    def dequantize(self, codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """The float32 values that `codes` stand for."""
+        values: npt.NDArray[np.float32] = codes.astype(np.float32) - np.float32(self.zero_point)
+        values *= np.float32(self.scale)
+        return values
+
+
+def output_encoding(low: float, high: float) -> Encoding:
+    """Asymmetric codes over `[min(low, 0), max(high, 0)]`, for requantised outputs."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    tiny = float(np.finfo(np.float32).tiny)
+    scale = max(float(np.float32((high - low) / 255.0)), tiny)
+    return Encoding(scale=scale, zero_point=int(np.clip(np.rint(-low / scale), 0, 255)))
