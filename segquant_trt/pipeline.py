@@ -45,11 +45,14 @@ def _source(work: Work) -> Any:
 def _export(work: Work) -> None:
     from segquant_trt.export import export
 
-    export(_source(work), work.run.path, on_progress=work.update("export"))
+    def advance(fraction: float, text: str) -> None:
+        work.progress.update(f"export: {text}", int(100 * fraction), 100)
+
+    export(_source(work), work.run.path, on_progress=advance)
 
 
 def _checkpoint(work: Work) -> Any:
-    from segquant_trt.models.source import checkpoint_identity
+    from segquant_trt.models.identity import checkpoint_identity
 
     return checkpoint_identity(_source(work), content=work.options.verify_digests)
 
