@@ -16,7 +16,7 @@ from segquant_trt.records.files import sha256_file
 from segquant_trt.records.recordings import Inputs, Recordings, batch_of
 from segquant_trt.calibrate.statistics import Accumulator
 from segquant_trt.errors import SegQuantError
-from segquant_trt.graph.bigfile import load_graph
+from segquant_trt.graph.bigfile import Weights, load_graph
 from segquant_trt.graph.sites import find_sites
 from segquant_trt.graph.wiring import Wiring
 from segquant_trt.records import LinearSite
@@ -63,7 +63,8 @@ def collect(
             size = batch_of(recordings, inputs)
             step_bin = _bin(recordings, inputs, edges)
             for name, array in session.run(inputs, outputs=group).items():
-                _check_finite(name, array)
+                if not np.isfinite(array).all():
+                    raise _not_finite(name, Weights(model, weights_folder))
                 rows = channel_rows(array, channel_axes[name])
                 accumulators[name].update(rows, step_bin=step_bin, samples=size)
             samples += size if index == 0 else 0
@@ -146,9 +147,14 @@ def _groups(
     return groups
 
 
-def _check_finite(name: str, array: npt.NDArray[np.generic]) -> None:
-    if not np.isfinite(array).all():
-        raise SegQuantError(
-            f"the float model produces NaN or infinity at '{name}' on the calibration inputs",
-            hint="check the checkpoint for NaN weights, and the recorded inputs for their scale",
-        )
+def _not_finite(tensor: str, weights: Weights) -> SegQuantError:
+    for name in weights:
+        if weights.dtype(name).kind in "fV" and not np.isfinite(weights.read_float32(name)).all():
+            return SegQuantError(
+                f"weight '{name}' of the checkpoint holds NaN or infinity",
+                hint="fetch the checkpoint again, or repair the training run that wrote it",
+            )
+    return SegQuantError(
+        f"the float model produces NaN or infinity at '{tensor}' on the calibration inputs",
+        hint="check the recorded inputs: their scale, and that they belong to this model",
+    )

@@ -1,0 +1,393 @@
+"""Bad input gets one clear error that says what, where and what to do; nothing is half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import segquant_trt
+from segquant_trt.errors import SegQuantError
+from segquant_trt.pipeline import compile, run_stage
+from segquant_trt.records.options import CompileOptions
+from segquant_trt.records.run_folder import RunFolder
+from tests.shared import LazyFolders
+
+Array = npt.NDArray[np.generic]
+
+
+def refusal(call: Callable[[], object]) -> SegQuantError:
+    """The error of `call`, which must say something and give a hint."""
+    with pytest.raises(SegQuantError) as refused:
+        call()
+    assert refused.value.hint
+    assert "\n" not in refused.value.what
+    return refused.value
+
+
+def stage(name: str, run: Path) -> Callable[[], object]:
+    return lambda: run_stage(name, CompileOptions(out=run))
+
+
+# Models
+
+
+@pytest.mark.parametrize("model", ["no/such/folder/at/all", "./nowhere", "zoo:letters"])
+def test_a_model_that_does_not_exist(model: str, tmp_path: Path) -> None:
+    error = refusal(lambda: compile(model, out=tmp_path / "run"))
+    assert model.removeprefix("zoo:") in error.what
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    assert "empty" in refusal(lambda: compile(str(tmp_path / "model"), out=tmp_path / "run")).what
+
+
+def test_a_folder_that_is_not_a_model(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "notes.txt").write_text("hello")
+    assert (
+        "config.json" in refusal(lambda: compile(str(tmp_path / "model"), out=tmp_path / "r")).what
+    )
+
+
+def test_a_file_instead_of_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(b"x")
+    assert str(path) in refusal(lambda: compile(str(path), out=tmp_path / "run")).what
+
+
+def damaged(tiny: Path, copy: Path, damage: Callable[[Path], None]) -> str:
+    shutil.copytree(tiny, copy)
+    damage(copy)
+    return str(copy)
+
+
+def test_an_unknown_denoiser_class(tiny_denoisers: LazyFolders, tmp_path: Path) -> None:
+    def rename(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"_class_name": "Dreamer"}))
+
+    model = damaged(tiny_denoisers["flux"], tmp_path / "model", rename)
+    error = refusal(lambda: compile(model, out=tmp_path / "run"))
+    assert "Dreamer" in error.what
+    assert "FluxTransformer2DModel" in error.what
+
+
+def test_truncated_weights(tiny_denoisers: LazyFolders, tmp_path: Path) -> None:
+    def truncate(folder: Path) -> None:
+        file = next(folder.glob("*.safetensors"))
+        file.write_bytes(file.read_bytes()[:-1000])
+
+    model = damaged(tiny_denoisers["flux"], tmp_path / "model", truncate)
+    assert ".safetensors" in refusal(lambda: compile(model, out=tmp_path / "run")).what
+
+
+def test_weights_of_another_architecture(tiny_denoisers: LazyFolders, tmp_path: Path) -> None:
+    def drop(folder: Path) -> None:
+        file = next(folder.glob("*.safetensors"))
+        tensors = load_file(file)
+        del tensors["proj_out.weight"]
+        save_file(tensors, file)
+
+    model = damaged(tiny_denoisers["flux"], tmp_path / "model", drop)
+    assert "proj_out.weight" in refusal(lambda: compile(model, out=tmp_path / "run")).what
+
+
+def test_nan_in_the_weights_is_found_and_named(
+    flux_copy: Path, tiny_denoisers: LazyFolders, tmp_path: Path
+) -> None:
+    def poison(folder: Path) -> None:
+        file = next(folder.glob("*.safetensors"))
+        tensors = {name: array.copy() for name, array in load_file(file).items()}
+        tensors["transformer_blocks.0.attn.to_q.weight"][0, 0] = np.nan
+        save_file(tensors, file)
+
+    model = damaged(tiny_denoisers["flux"], tmp_path / "model", poison)
+    error = refusal(lambda: compile(model, out=tmp_path / "run"))
+    assert "NaN" in error.what
+    assert "transformer_blocks.0.attn.to_q.weight" in error.what
+
+
+def test_a_checkpoint_that_was_moved(flux_copy: Path) -> None:
+    location = flux_copy / "model.location.yaml"
+    text = location.read_text()
+    folder = text.split("folder: ")[1].splitlines()[0]
+    location.write_text(text.replace(folder, "/nowhere/at/all", 1))
+    for name in ("calibrate", "rewrite"):
+        assert "/nowhere/at/all" in refusal(stage(name, flux_copy)).what
+
+
+# Records
+
+
+@pytest.mark.parametrize(
+    ("name", "next_stage"),
+    [
+        ("model.onnx", "analyze"),
+        ("model.yaml", "analyze"),
+        ("facts.yaml", "plan"),
+        ("calibration.safetensors", "plan"),
+        ("plan.yaml", "rewrite"),
+        ("quantized.onnx", "build"),
+        ("quantized.weights", "build"),
+    ],
+)
+def test_a_truncated_record_is_refused_by_name(name: str, next_stage: str, flux_copy: Path) -> None:
+    path = flux_copy / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert name in refusal(stage(next_stage, flux_copy)).what
+
+
+def test_a_missing_record_names_the_stage_that_writes_it(flux_copy: Path) -> None:
+    (flux_copy / "facts.yaml").unlink()
+    error = refusal(stage("plan", flux_copy))
+    assert "facts.yaml" in error.what
+    assert "analyze" in error.hint
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_a_plan_that_names_a_site_that_is_not_there(flux_copy: Path) -> None:
+    plan = flux_copy / "plan.yaml"
+    first = next(line for line in plan.read_text().splitlines() if line.startswith("- site: "))
+    edit(plan, first, "- site: node_of_another_graph")
+    assert "node_of_another_graph" in refusal(stage("rewrite", flux_copy)).what
+
+
+def test_a_plan_with_an_unknown_scheme(flux_copy: Path) -> None:
+    edit(flux_copy / "plan.yaml", "kind: shifted", "kind: ternary")
+    error = refusal(stage("rewrite", flux_copy))
+    assert "ternary" in error.what
+    assert "symmetric" in error.what
+
+
+def test_a_plan_with_an_impossible_scale(flux_copy: Path) -> None:
+    text = (flux_copy / "plan.yaml").read_text()
+    scale = text.split("scale: ")[1].split(",")[0]
+    edit(flux_copy / "plan.yaml", f"scale: {scale}", "scale: -1.0")
+    assert "scale" in refusal(stage("rewrite", flux_copy)).what
+
+
+def test_a_calibration_of_another_model(
+    flux_copy: Path, tiny_denoisers: LazyFolders, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    for name in ("export", "calibrate"):
+        run_stage(name, CompileOptions(out=other, model=str(tiny_denoisers["sd3"])))
+    shutil.copy(other / "calibration.safetensors", flux_copy)
+    error = refusal(stage("plan", flux_copy))
+    assert "calibration.safetensors" in error.what
+    assert "facts.yaml" in error.what
+
+
+# Recorded inputs
+
+
+@pytest.fixture
+def inputs(flux_copy: Path) -> dict[str, Array]:
+    return dict(load_file(flux_copy / "excerpt.safetensors"))
+
+
+def calibrated(run: Path, inputs: dict[str, Array]) -> SegQuantError:
+    path = run / "mine.safetensors"
+    save_file({name: np.ascontiguousarray(array) for name, array in inputs.items()}, path)
+    return refusal(lambda: run_stage("calibrate", CompileOptions(out=run, inputs=path)))
+
+
+def test_inputs_with_a_missing_argument(flux_copy: Path, inputs: dict[str, Array]) -> None:
+    del inputs["timestep"]
+    assert "timestep" in calibrated(flux_copy, inputs).what
+
+
+def test_inputs_of_another_shape(flux_copy: Path, inputs: dict[str, Array]) -> None:
+    inputs["pooled_projections"] = inputs["pooled_projections"][:, :-1]
+    assert "pooled_projections" in calibrated(flux_copy, inputs).what
+
+
+def test_inputs_of_another_dtype(flux_copy: Path, inputs: dict[str, Array]) -> None:
+    inputs["hidden_states"] = inputs["hidden_states"].astype(np.complex64)
+    assert "hidden_states" in calibrated(flux_copy, inputs).what
+
+
+def test_inputs_with_nan(flux_copy: Path, inputs: dict[str, Array]) -> None:
+    inputs["hidden_states"] = inputs["hidden_states"].copy()
+    inputs["hidden_states"].flat[3] = np.nan
+    assert "NaN" in calibrated(flux_copy, inputs).what
+
+
+def test_inputs_with_unequal_numbers_of_samples(flux_copy: Path, inputs: dict[str, Array]) -> None:
+    inputs["timestep"] = inputs["timestep"][:-1]
+    assert "samples" in calibrated(flux_copy, inputs).what
+
+
+def test_truncated_inputs(flux_copy: Path) -> None:
+    path = flux_copy / "mine.safetensors"
+    path.write_bytes((flux_copy / "excerpt.safetensors").read_bytes()[:-100])
+    error = refusal(lambda: run_stage("calibrate", CompileOptions(out=flux_copy, inputs=path)))
+    assert "mine.safetensors" in error.what
+
+
+# Bundles
+
+
+@pytest.fixture
+def call(flux_copy: Path, inputs: dict[str, Array]) -> Callable[[dict[str, Array]], object]:
+    bundle = segquant_trt.load(flux_copy / "bundle")
+    batched = {name: array[:2] for name, array in inputs.items() if not name.endswith("_ids")}
+    whole = {name: array for name, array in inputs.items() if name.endswith("_ids")}
+    return lambda changed: bundle.run(batched | whole | changed)
+
+
+def test_a_bundle_called_with_a_wrong_shape(
+    call: Callable[[dict[str, Array]], object], inputs: dict[str, Array]
+) -> None:
+    call({})
+    error = refusal(lambda: call({"hidden_states": inputs["hidden_states"][0]}))
+    assert "hidden_states" in error.what
+
+
+def test_a_bundle_called_with_a_wrong_dtype(
+    call: Callable[[dict[str, Array]], object], inputs: dict[str, Array]
+) -> None:
+    wrong = inputs["hidden_states"][:2].astype(np.int32)
+    assert "hidden_states" in refusal(lambda: call({"hidden_states": wrong})).what
+
+
+def test_a_bundle_called_with_a_batch_outside_its_range(
+    call: Callable[[dict[str, Array]], object], inputs: dict[str, Array]
+) -> None:
+    many = {
+        name: np.repeat(array[:1], 1000, axis=0)
+        for name, array in inputs.items()
+        if not name.endswith("_ids")
+    }
+    error = refusal(lambda: call(many))
+    assert "1000" in error.what
+    assert "batch" in error.what
+
+
+def test_a_bundle_called_with_an_unknown_argument(
+    call: Callable[[dict[str, Array]], object],
+) -> None:
+    assert "colour" in refusal(lambda: call({"colour": np.zeros(2)})).what
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "weights.bin", "plan.yaml"])
+def test_a_damaged_bundle_is_refused_by_file(name: str, flux_copy: Path) -> None:
+    path = flux_copy / "bundle" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x5A
+    path.write_bytes(data)
+    assert name in refusal(lambda: segquant_trt.load(flux_copy / "bundle")).what
+    path.write_bytes(data[: len(data) // 3])
+    assert name in refusal(lambda: segquant_trt.load(flux_copy / "bundle")).what
+    path.unlink()
+    assert name in refusal(lambda: segquant_trt.load(flux_copy / "bundle")).what
+
+
+def test_a_bundle_whose_manifest_leads_out_of_it(flux_copy: Path) -> None:
+    manifest = flux_copy / "bundle" / "manifest.json"
+    edit(manifest, '"weights.bin"', '"../../weights.bin"')
+    assert "../../weights.bin" in refusal(lambda: segquant_trt.load(flux_copy / "bundle")).what
+
+
+def test_a_bundle_for_another_target(flux_copy: Path) -> None:
+    edit(flux_copy / "bundle" / "manifest.json", '"onnxruntime"', '"gpu9000"')
+    assert "gpu9000" in refusal(lambda: segquant_trt.load(flux_copy / "bundle")).what
+
+
+def test_a_path_without_a_bundle(tmp_path: Path) -> None:
+    assert str(tmp_path) in refusal(lambda: segquant_trt.load(tmp_path)).what
+
+
+# The machine
+
+
+def test_two_runs_into_one_folder(flux_copy: Path, tiny_denoisers: LazyFolders) -> None:
+    with RunFolder(flux_copy).locked():
+        error = refusal(lambda: compile(str(tiny_denoisers["flux"]), out=flux_copy))
+    assert str(flux_copy) in error.what
+
+
+def mounted(tmp_path: Path, options: str) -> Path:
+    """A small file system of its own; skips where mounting is not allowed."""
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        pytest.skip("mounting a file system needs privileges")
+    return folder
+
+
+@pytest.fixture
+def unmount(tmp_path: Path) -> object:
+    yield
+    subprocess.run(["umount", str(tmp_path / "mounted")], capture_output=True, check=False)
+
+
+@pytest.mark.usefixtures("unmount")
+def test_no_space_left(compiled_flux: Path, tiny_denoisers: LazyFolders, tmp_path: Path) -> None:
+    run = mounted(tmp_path, "size=1m") / "run"
+    with pytest.raises((SegQuantError, OSError)) as refused:
+        compile(str(tiny_denoisers["flux"]), out=run)
+    assert isinstance(refused.value, SegQuantError)
+    assert "no space left" in refused.value.what
+
+
+@pytest.mark.usefixtures("unmount")
+def test_a_read_only_output(tiny_denoisers: LazyFolders, tmp_path: Path) -> None:
+    run = mounted(tmp_path, "ro") / "run"
+    assert (
+        "cannot be written" in refusal(lambda: compile(str(tiny_denoisers["flux"]), out=run)).what
+    )
+
+
+def test_an_output_that_is_a_file(tiny_denoisers: LazyFolders, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.write_text("")
+    assert str(path) in refusal(lambda: compile(str(tiny_denoisers["flux"]), out=path)).what
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"steps": 0}, {"guidance_scale": -1.0}, {"target": "abacus"}, {"range_method": "guess"},
+     {"colour": "red"}, {"keep_float": ["nothing-is-called-so"]}],
+)  # fmt: skip
+def test_a_bad_option(
+    option: dict[str, object], flux_copy: Path, tiny_denoisers: LazyFolders
+) -> None:
+    error = refusal(lambda: compile(str(tiny_denoisers["flux"]), out=flux_copy, **option))
+    assert next(iter(option)).split("_")[0] in error.what.replace("-", "_")
+
+
+def test_the_command_line_says_it_in_two_lines(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "segquant_trt.cli", "compile", "./nowhere", "-o", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    error, hint = done.stderr.strip().splitlines()
+    assert error.startswith("error: ")
+    assert "./nowhere" in error
+    assert hint.strip().startswith("hint: ")
