@@ -52,7 +52,8 @@ def significant(value: float) -> str:
     """Three significant digits without an exponent for ordinary magnitudes."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else str(value)
-    exponent = math.floor(math.log10(abs(value)))
+    # Of the rounded number: 0.9996 is shown as 1.00.
+    exponent = int(f"{value:.2e}".partition("e")[2])
     if not -4 <= exponent < 6:
         return f"{value:.2e}"
     return _signed(value, max(0, 2 - exponent))

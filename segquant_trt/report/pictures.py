@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _BUDGET_BYTES = 700_000
 _PIXELATED_BELOW = 96
-_SIDES = (512, 384, 256, 192, 128, 96)
+_LARGEST_SIDE = 384  # twice the width that the page gives a picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +101,13 @@ def _heat(batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _encode(batches: tuple[npt.NDArray[np.float32], ...]) -> list[list[str]]:
-    largest = max(batches[0].shape[1:3])
-    for side in (largest, *(side for side in _SIDES if side < largest)):
+    side = min(_LARGEST_SIDE, max(batches[0].shape[1:3]))
+    while True:
         encoded = [[_png(image, side) for image in batch] for batch in batches]
-        if sum(len(data) for column in encoded for data in column) <= _BUDGET_BYTES:
+        excess = sum(len(data) for column in encoded for data in column) / _BUDGET_BYTES
+        if excess <= 1 or side <= _PIXELATED_BELOW:
             break
+        side = int(side * min(0.9, 0.97 / math.sqrt(excess)))
     return [
         ["data:image/png;base64," + base64.b64encode(data).decode() for data in column]
         for column in encoded
@@ -120,5 +122,5 @@ def _png(image: npt.NDArray[np.float32], side: int) -> bytes:
     if max(picture.size) > side:
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
-    picture.save(stream, format="PNG", optimize=True)
+    picture.save(stream, format="PNG")
     return stream.getvalue()
