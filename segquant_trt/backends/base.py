@@ -59,8 +59,13 @@ class Backend(Protocol):
     def open(self, model_path: Path, *, threads: int | None = None) -> Runner:
         """Open a rewritten graph; its data is beside it."""
 
-    def integer_sites(self, model_path: Path, sites: Sequence[str]) -> dict[str, SiteProof]:
-        """For each planned site, what the graph that really executes does with it."""
+    def integer_sites(
+        self, model_path: Path, sites: Sequence[str], *, example: Mapping[str, Array]
+    ) -> dict[str, SiteProof]:
+        """For each planned site, what the graph that really executes does with it.
+
+        `example`: inputs of any allowed size; some runtimes choose kernels at the first call.
+        """
 
     def versions(self) -> dict[str, str]:
         """Versions of the packages that decide the numbers."""

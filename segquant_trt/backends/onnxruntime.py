@@ -62,7 +62,9 @@ class OnnxRuntime:
         options = _options(model_path.parent, threads)
         return _Session(_session(model_path.read_bytes(), options, str(model_path)))
 
-    def integer_sites(self, model_path: Path, sites: Sequence[str]) -> dict[str, SiteProof]:
+    def integer_sites(
+        self, model_path: Path, sites: Sequence[str], *, example: Mapping[str, Array]
+    ) -> dict[str, SiteProof]:
         """Read the optimised graph that the runtime executes, and look every site up in it."""
         with tempfile.TemporaryDirectory(prefix="segquant-proof-") as scratch:
             optimised = Path(scratch) / "optimised.onnx"

@@ -6,7 +6,7 @@ remaining float initializer in its stored dtype.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,10 @@ _CHUNK_ELEMENTS = 1 << 22
 def write_data(
     model: onnx.ModelProto,
     source: Weights,
-    weights: Iterable[WeightCodes],
-    biases: Iterable[FloatBias],
+    weights: Sequence[WeightCodes],
+    biases: Sequence[FloatBias],
     writer: PayloadWriter,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Replace the initializers of `model` by tensors whose data `writer` has stored.
 
@@ -37,13 +38,16 @@ def write_data(
         weights: codes to be computed.
         biases: float32 biases to be stored.
         writer: where the data goes.
+        on_progress: told weights written and weights in all.
 
     Raises:
         SegQuantError: naming a weight with NaN or infinity, or whose file is too short.
     """
     stored: list[onnx.TensorProto] = []
     shared: dict[tuple[str, bool, WeightPlan], list[onnx.TensorProto]] = {}
-    for weight in weights:
+    for index, weight in enumerate(weights):
+        if on_progress is not None:
+            on_progress(index, len(weights))
         key = (weight.source, weight.transpose, weight.plan)
         if key not in shared:
             shared[key] = _codes(weight, source, writer)

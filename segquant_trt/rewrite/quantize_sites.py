@@ -2,7 +2,7 @@
 
 | float graph        | quantised graph                                                   |
 |--------------------|-------------------------------------------------------------------|
-| `MatMul(x, W')`    | `MatMul(DQ(Q(x)), DQ(codes[K,N], scale[N]))`; W' is W behind Cast, Transpose |
+| `MatMul(x, W')`    | `MatMul(DQ(Q(x)), DQ(codes[K,N], scale[N]))`, W' is W^T or W |
 | `MatMul -> Add(b)` | `MatMul -> Add(b)`, b lifted to [1,1,N] where the target wants it |
 | `Gemm(x, W', b)`   | as MatMul and Add; a Squeeze undoes the lifted rank               |
 | `Conv(x, W', b)`   | `Conv(DQ(Q(x)), DQ(codes, scale[N]), b)`, then `Q -> DQ` likewise |

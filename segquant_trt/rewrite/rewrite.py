@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -17,13 +13,20 @@ from segquant_trt.graph.bigfile import Weights, load_graph
 from segquant_trt.graph.payload import PayloadWriter
 from segquant_trt.graph.remove_unused import RemoveUnused
 from segquant_trt.records import GraphFacts, QuantPlan
-from segquant_trt.records.files import sha256_file, writing_failed
+from segquant_trt.records.files import sha256_file
+from segquant_trt.records.scratch import scratch_folder, sync_file
 from segquant_trt.rewrite.data import write_data
 from segquant_trt.rewrite.quantize_sites import QuantizeSites
 
 
 def rewrite(
-    model_onnx: Path, checkpoint: Path, facts: GraphFacts, plan: QuantPlan, out: Path
+    model_onnx: Path,
+    checkpoint: Path,
+    facts: GraphFacts,
+    plan: QuantPlan,
+    out: Path,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write the quantised graph to `out` and its data beside it, with the suffix `.weights`.
 
@@ -35,6 +38,7 @@ def rewrite(
         facts: what `analyze` found in that graph.
         plan: what to do with every site.
         out: path of the quantised graph.
+        on_progress: told tensors written and tensors in all.
 
     Raises:
         SegQuantError: the plan or the facts are of another graph, name an unknown site or an
@@ -53,14 +57,16 @@ def rewrite(
     sites = QuantizeSites(facts, plan, backend_for(plan.target).placement)
     sites.run(model)
     RemoveUnused().run(model)
-    with _replacing(out) as folder:
-        payload = out.with_suffix(".weights").name
-        with (folder / payload).open("wb") as stream:
-            write_data(model, source, sites.weights, sites.biases, PayloadWriter(stream, payload))
-            stream.flush()
-            os.fsync(stream.fileno())
-        (folder / out.name).write_bytes(model.SerializeToString(deterministic=True))
-        _check(folder / out.name)
+    with scratch_folder(out) as scratch:
+        graph, payload = scratch / out.name, scratch / out.with_suffix(".weights").name
+        with payload.open("wb") as stream:
+            writer = PayloadWriter(stream, payload.name)
+            write_data(model, source, sites.weights, sites.biases, writer, on_progress)
+        graph.write_bytes(model.SerializeToString(deterministic=True))
+        _check(graph)
+        for path in (payload, graph):
+            sync_file(path)
+            path.replace(out.with_name(path.name))
 
 
 def _check(path: Path) -> None:
@@ -71,18 +77,3 @@ def _check(path: Path) -> None:
             f"the quantised graph is not valid ONNX: {str(error).splitlines()[0]}",
             hint="this is a defect of the rewrite stage; please report it with the plan",
         ) from error
-
-
-@contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
-    """A scratch folder whose files move beside `out` when the block ends well, `out` last."""
-    scratch = out.with_name(f".{out.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        scratch.mkdir(parents=True)
-        yield scratch
-        for path in sorted(scratch.iterdir(), key=lambda p: p.name == out.name):
-            os.replace(path, out.with_name(path.name))
-    except OSError as error:
-        raise writing_failed(out, error) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

@@ -12,17 +12,16 @@ from typing_extensions import assert_never
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.records import ActivationScheme, KeepFloat, Shifted, Symmetric
+from segquant_trt.records.options import RangeMethod
 from segquant_trt.schemes import keep_float, shifted, symmetric
 from segquant_trt.schemes.encoding import Encoding, output_encoding
-from segquant_trt.schemes.ranges import RANGE_METHODS, RangeMethod, ValueHistogram
+from segquant_trt.schemes.ranges import ValueHistogram
 from segquant_trt.schemes.weights import QuantizedWeight, quantize_weight
 
 __all__ = [
-    "RANGE_METHODS",
     "SCHEMES",
     "Encoding",
     "QuantizedWeight",
-    "RangeMethod",
     "Scheme",
     "ValueHistogram",
     "encoding",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from segquant_trt.records import KeepFloat
-from segquant_trt.schemes.ranges import RangeMethod, ValueHistogram
+from segquant_trt.records.options import RangeMethod
+from segquant_trt.schemes.ranges import ValueHistogram
 
 
 def fit(seen: ValueHistogram, method: RangeMethod) -> KeepFloat:

@@ -7,15 +7,12 @@ there are four or more bins per int8 step, so that a centre stands for its bin.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from segquant_trt.errors import SegQuantError
-
-RangeMethod: TypeAlias = Literal["amax", "percentile", "mse"]
-RANGE_METHODS: tuple[RangeMethod, ...] = get_args(RangeMethod)
+from segquant_trt.records.options import RangeMethod
 
 PERCENTILE = 99.99
 _SHRINK = np.linspace(1.0, 0.2, 81)

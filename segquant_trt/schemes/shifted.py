@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from segquant_trt.records import Shifted
+from segquant_trt.records.options import RangeMethod
 from segquant_trt.schemes.encoding import Encoding
 from segquant_trt.schemes.ranges import (
-    RangeMethod,
     ValueHistogram,
     float32_scale,
     shifted_bounds,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from segquant_trt.records import Symmetric
+from segquant_trt.records.options import RangeMethod
 from segquant_trt.schemes.encoding import Encoding
 from segquant_trt.schemes.ranges import (
-    RangeMethod,
     ValueHistogram,
     float32_scale,
     symmetric_bound,

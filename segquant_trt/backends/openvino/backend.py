@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segquant_trt.backends.base import Runner, SiteProof
+from segquant_trt.backends.base import Array, Runner, SiteProof
 from segquant_trt.backends.openvino.exact import HALF, saturates, split_weights
 from segquant_trt.backends.openvino.session import Session, compile_graph, core, float_session
 from segquant_trt.backends.placement import Placement
@@ -43,10 +43,14 @@ class OpenVino:
         """
         return _open(model_path, threads)
 
-    def integer_sites(self, model_path: Path, sites: Sequence[str]) -> dict[str, SiteProof]:
+    def integer_sites(
+        self, model_path: Path, sites: Sequence[str], *, example: Mapping[str, Array]
+    ) -> dict[str, SiteProof]:
         """Look every site up in the runtime model, which lists the kernels that were chosen."""
+        session = _open(model_path, 1)
+        session.run(example)
         kernels: dict[str, list[str]] = {}
-        for node in _open(model_path, 1).compiled.get_runtime_model().get_ordered_ops():
+        for node in session.compiled.get_runtime_model().get_ordered_ops():
             info = {key: _text(value) for key, value in node.get_rt_info().items()}
             if info.get("layerType") in _LAYERS:
                 for name in info.get("originalLayersNames", "").split(","):

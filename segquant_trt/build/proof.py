@@ -1,0 +1,69 @@
+"""Prove on the target's own executable graph that every planned site runs in integers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segquant_trt.backends import Backend
+from segquant_trt.backends.base import Array
+from segquant_trt.errors import SegQuantError
+from segquant_trt.records import AxisRange, KeepFloat, ModelSpec, QuantPlan
+
+_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntegerShare:
+    """Sites of the whole plan, those that run in integers, and their share of the MACs."""
+
+    sites_total: int
+    sites_integer: int
+    macs_integer_share: float
+
+
+def prove_integer(
+    backend: Backend, quantized: Path, spec: ModelSpec, plan: QuantPlan
+) -> IntegerShare:
+    """Look up every planned site in the graph that the runtime executes.
+
+    Raises:
+        SegQuantError: naming the sites that fell back to float, and what executes them.
+    """
+    planned = [site for site in plan.sites if not isinstance(site.activation, KeepFloat)]
+    names = [site.site for site in planned]
+    proofs = backend.integer_sites(quantized, names, example=smallest_inputs(spec))
+    fallen = [name for name in names if not proofs[name].integer]
+    if fallen:
+        listed = ", ".join(f"'{name}' ({proofs[name].kernel})" for name in fallen[:_NAMED])
+        more = f" and {len(fallen) - _NAMED} more" if len(fallen) > _NAMED else ""
+        raise SegQuantError(
+            f"{len(fallen)} of {len(names)} planned sites would run in float on "
+            f"'{plan.target}': {listed}{more}",
+            hint="keep them in float knowingly (--keep-float SITE), or choose another target",
+        )
+    total = sum(site.macs_per_sample for site in plan.sites)
+    integer = sum(site.macs_per_sample for site in planned)
+    return IntegerShare(
+        sites_total=len(plan.sites),
+        sites_integer=len(planned),
+        macs_integer_share=integer / total if total else 0.0,
+    )
+
+
+def smallest_inputs(spec: ModelSpec) -> dict[str, Array]:
+    """Zeros at the smallest allowed size, enough for a runtime to settle on its kernels."""
+    lengths = {axis.name: _smallest(axis) for axis in spec.axes}
+    return {
+        tensor.name: np.zeros(
+            [lengths[axis] if isinstance(axis, str) else axis for axis in tensor.shape],
+            dtype=tensor.dtype,
+        )
+        for tensor in spec.inputs
+    }
+
+
+def _smallest(axis: AxisRange) -> int:
+    return -(-axis.minimum // axis.multiple) * axis.multiple
