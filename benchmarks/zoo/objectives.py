@@ -17,7 +17,7 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
             "beta_start": 0.00085,
             "beta_end": 0.02,
             "prediction_type": "epsilon",
-            "clip_sample": True,
+            "clip_sample": False,
             "set_alpha_to_one": False,
             "steps_offset": 1,
         },

@@ -33,6 +33,9 @@ GENERATOR_VERSION = 1
 CHANNEL_FACTORS = (32.0, 16.0, 8.0)
 """Powers of two for the chosen channels of a rescaled activation."""
 
+GATED_FACTORS = (8.0, 4.0, 2.0)
+"""The same after GEGLU, where a product of two activations has heavy tails already."""
+
 PAIR_GAIN = 4.0
 """Power of two by which a pair of hidden units exceeds the strongest other unit."""
 
@@ -55,6 +58,7 @@ class Rescaling:
     rows: tuple[tuple[str, int], ...]
     columns: tuple[str, ...]
     scale_bias: tuple[str, int] | None = None
+    factors: tuple[float, ...] = CHANNEL_FACTORS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +203,7 @@ def _basic_block(names: Names, prefix: str) -> Iterator[Rescaling]:
         width=hidden,
         rows=_linear(prefix + "ff.net.0.proj"),
         columns=(prefix + "ff.net.2.weight",),
+        factors=GATED_FACTORS,
     )
 
 
@@ -221,16 +226,15 @@ _RULES: tuple[tuple[str, Callable[[Names, str], Iterator[Rescaling]]], ...] = (
 )
 
 
-def chosen_channels(site: str, width: int) -> list[int]:
+def chosen_channels(site: str, width: int, count: int) -> list[int]:
     """Which channels of a site stand out: seeded by its name, so the same everywhere."""
     rng = np.random.default_rng(list(site.encode()))
-    return [int(c) for c in rng.choice(width, size=len(CHANNEL_FACTORS), replace=False)]
+    return [int(c) for c in rng.choice(width, size=count, replace=False)]
 
 
 def _rescale(weights: Weights, change: Rescaling) -> None:
-    for channel, factor in zip(
-        chosen_channels(change.site, change.width), CHANNEL_FACTORS, strict=True
-    ):
+    channels = chosen_channels(change.site, change.width, len(change.factors))
+    for channel, factor in zip(channels, change.factors, strict=True):
         for name, start in change.rows:
             if name in weights:
                 weights[name][start + channel] *= factor
@@ -242,7 +246,10 @@ def _rescale(weights: Weights, change: Rescaling) -> None:
 
 
 def _drive_pair(weights: Weights, pair: Pair) -> None:
-    """Both units follow the strongest other unit, amplified; their outgoing weights cancel."""
+    """Both units follow the strongest other unit, amplified; their outgoing weights cancel.
+
+    Of a gated unit only the hidden half is amplified: the gate would square the gain.
+    """
     weight, bias = weights[pair.project + ".weight"], weights[pair.project + ".bias"]
     outgoing = weights[pair.consume + ".weight"]
     units = len(bias) // 2 if pair.gated else len(bias)
@@ -251,8 +258,9 @@ def _drive_pair(weights: Weights, pair: Pair) -> None:
     starts = (0, units) if pair.gated else (0,)
     for unit in (units - 2, units - 1):
         for start in starts:
-            weight[start + unit] = PAIR_GAIN * weight[start + donor]
-            bias[start + unit] = PAIR_GAIN * bias[start + donor]
+            gain = PAIR_GAIN if start == 0 else 1.0
+            weight[start + unit] = gain * weight[start + donor]
+            bias[start + unit] = gain * bias[start + donor]
     outgoing[:, -2] = outgoing[:, first_column + donor]
     outgoing[:, -1] = -outgoing[:, -2]
 
