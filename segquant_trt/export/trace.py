@@ -1,0 +1,70 @@
+"""From a fake module to an ONNX graph whose weights have names and no values."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from segquant_trt.export.sizes import TRACED, lengths_of
+from segquant_trt.models.family import Family, concrete_shape
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+# 21 is the first opset with GroupNormalization as one node (20 takes it apart and hides the
+# UNet's skip patterns) and with int4 types; 23 adds Attention and RMSNormalization, which ONNX
+# Runtime's and OpenVINO's CPU kernels cover only in part.
+OPSET = 21
+
+
+def trace(module: Any, mode: Any, family: Family, config: Mapping[str, Any]) -> ir.Model:
+    """Trace `module` with dynamic axes; every weight keeps its state-dict name.
+
+    Args:
+        module: a module from `fake_module`, and `mode` its FakeTensorMode.
+    """
+    import torch
+
+    lengths = lengths_of(family.sizes(config), TRACED)
+    specs = family.inputs(config)
+    with mode:
+        inputs = {
+            spec.name: torch.zeros(concrete_shape(spec, lengths), dtype=getattr(torch, spec.dtype))
+            for spec in specs
+        }
+    # Named dimensions would reject batch 1 (torch guards against broadcasting it); these accept
+    # every length that the check at other sizes then proves.
+    shapes = {
+        name: dict.fromkeys(named, torch.export.Dim.DYNAMIC)
+        for name, named in family.input_axes(config).items()
+    }
+    with warnings.catch_warnings(), torch.no_grad(), mode:
+        warnings.simplefilter("ignore")
+        program = torch.export.export(
+            module,
+            args=(),
+            kwargs=family.nest(inputs) | {"return_dict": False},
+            dynamic_shapes=family.nest(shapes) | {"return_dict": None},
+            strict=False,
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exported = torch.onnx.export(
+            program, dynamo=True, optimize=False, opset_version=OPSET, verbose=False
+        )
+    assert exported is not None
+    _name_interface(exported.model, tuple(spec.name for spec in specs))
+    return exported.model
+
+
+def _name_interface(model: ir.Model, names: tuple[str, ...]) -> None:
+    """Give graph inputs their flat dotted names; torch writes dots as underscores."""
+    by_torch_name = {name.replace(".", "_"): name for name in names}
+    for value in model.graph.inputs:
+        assert value.name is not None
+        value.name = by_torch_name.pop(value.name)
+    assert not by_torch_name, f"inputs lost in the trace: {sorted(by_torch_name.values())}"
+    by_name = {value.name: value for value in model.graph.inputs}
+    model.graph.inputs.clear()
+    model.graph.inputs.extend(by_name[name] for name in names)

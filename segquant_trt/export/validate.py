@@ -1,0 +1,115 @@
+"""The exported graph in ONNX Runtime against torch in float32, at sizes that were not traced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segquant_trt.errors import SegQuantError
+from segquant_trt.export.sizes import CHECKED, describe, lengths_of
+from segquant_trt.models.family import Family
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+# float32 on both sides; only the order of summation differs (seen: 6e-6 and less).
+TOLERANCE = 5e-4
+
+
+def validate(
+    model_path: Path, checkpoint: Iterable[Path], family: Family, config: Mapping[str, Any]
+) -> tuple[tuple[str, ...], float]:
+    """The sizes checked and the largest error relative to the output's largest magnitude.
+
+    Raises:
+        SegQuantError: the error exceeds `TOLERANCE`, or ONNX Runtime refuses the graph.
+    """
+    import numpy as np
+
+    files = tuple(checkpoint)
+    cases = [lengths_of(family.sizes(config), units) for units in CHECKED]
+    inputs = [family.example_inputs(config, lengths, seed=7) for lengths in cases]
+    expected = _in_torch(files, family, config, inputs)
+    actual = _in_onnxruntime(model_path, files[0].parent, inputs)
+    worst = 0.0
+    for lengths, want, got in zip(cases, expected, actual, strict=True):
+        if not np.isfinite(want).all():
+            raise SegQuantError(
+                f"{family.class_name} gives NaN or infinity in float32 at {describe(lengths)}",
+                hint="the weights hold NaN or infinity: fetch the checkpoint again",
+            )
+        scale = float(np.abs(want).max()) or 1.0
+        error = float(np.abs(got - want).max()) / scale if got.shape == want.shape else float("inf")
+        if not error <= TOLERANCE:
+            raise SegQuantError(
+                f"the exported graph differs from torch by {error:.2e} (relative) at "
+                f"{describe(lengths)}; allowed: {TOLERANCE:.0e}",
+                hint="this model cannot be exported faithfully by the installed torch; "
+                "please report it with its config.json",
+            )
+        worst = max(worst, error)
+    return tuple(describe(lengths) for lengths in cases), worst
+
+
+def _in_torch(
+    files: tuple[Path, ...],
+    family: Family,
+    config: Mapping[str, Any],
+    cases: Iterable[Mapping[str, npt.NDArray[np.generic]]],
+) -> list[npt.NDArray[np.float32]]:
+    import torch
+
+    module = load_module(files, family, config)
+    with torch.inference_mode():
+        return [
+            module(
+                **family.nest({name: torch.from_numpy(value) for name, value in case.items()}),
+                return_dict=False,
+            )[0].numpy()
+            for case in cases
+        ]
+
+
+def load_module(files: Iterable[Path], family: Family, config: Mapping[str, Any]) -> Any:
+    """The torch module in float32 with the checkpoint's weights.
+
+    Raises:
+        SegQuantError: the checkpoint does not fit the configuration.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    from segquant_trt.export.fake_model import parameters_on_meta
+
+    state = {
+        name: tensor.to(torch.float32) for file in files for name, tensor in load_file(file).items()
+    }
+    with parameters_on_meta():
+        module = family.module_class().from_config(dict(config)).eval()
+    missing, _ = module.load_state_dict(state, strict=False, assign=True)
+    # Shared parameters are stored once: what is still on meta is really missing.
+    unset = [name for name in missing if module.get_parameter(name).is_meta]
+    if unset:
+        raise SegQuantError(
+            f"weight '{unset[0]}' is not in the checkpoint",
+            hint="config.json and weights belong to different models, or a shard is missing",
+        )
+    return module
+
+
+def _in_onnxruntime(
+    model_path: Path, weights: Path, cases: Iterable[Mapping[str, npt.NDArray[np.generic]]]
+) -> list[npt.NDArray[np.float32]]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(weights)
+    )
+    session = onnxruntime.InferenceSession(
+        model_path.read_bytes(), options, providers=["CPUExecutionProvider"]
+    )
+    return [session.run(None, dict(case))[0] for case in cases]
