@@ -9,6 +9,8 @@ from pathlib import Path
 import onnx
 
 from segquant_trt.graph.bigfile import external_range, load_graph
+from segquant_trt.records import CheckpointLocation
+from segquant_trt.records.codec import read_record
 from segquant_trt.report.description import Cell, Column, Description, Property, Table
 
 _INTEGER_OPS = frozenset(
@@ -21,7 +23,8 @@ def describe_graph(path: Path) -> Description:
     """Opset, inputs and outputs, operators, Q/DQ pairs, initializers, external files.
 
     Raises:
-        SegQuantError: not a readable ONNX graph, or an initializer that points out of the folder.
+        SegQuantError: not a readable ONNX graph, an initializer that points out of the folder, or
+            a damaged `model.location.yaml` beside an export.
     """
     model = load_graph(path)
     nodes = list(_nodes(model.graph.node))
@@ -30,7 +33,7 @@ def describe_graph(path: Path) -> Description:
     operators = Counter(_qualified(node.domain, node.op_type) for node in nodes)
     ordered = sorted(operators, key=lambda name: (-operators[name], name))
     weight_bytes = sum(_size_bytes(tensor) for tensor in model.graph.initializer)
-    files, notes = _external_files(model, path.parent)
+    files, notes = _external_files(model, _weights_folder(path))
     tables = [
         _values("inputs", list(model.graph.input)),
         _values("outputs", list(model.graph.output)),
@@ -153,6 +156,14 @@ def _size_bytes(tensor: onnx.TensorProto) -> int:
     return count * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
+def _weights_folder(path: Path) -> Path:
+    """Where external files are: the checkpoint's folder for an export, else beside the graph."""
+    location = path.with_suffix(".location.yaml")
+    if location.is_file():
+        return Path(read_record(location, CheckpointLocation).folder)
+    return path.parent
+
+
 def _external_files(model: onnx.ModelProto, folder: Path) -> tuple[Table, tuple[str, ...]]:
     needed: dict[str, int] = {}
     tensors: Counter[str] = Counter()
@@ -170,7 +181,7 @@ def _external_files(model: onnx.ModelProto, folder: Path) -> tuple[Table, tuple[
         found = path.stat().st_size if path.is_file() else None
         state = "missing" if found is None else "ok" if found >= size_bytes else "too short"
         if found is None:
-            notes.append(f"{name} is not beside the graph; its weights are read from elsewhere")
+            notes.append(f"{name} is missing: the graph cannot run without it")
         rows.append((name, tensors[name], size_bytes, found, state))
     table = Table(
         title="external files",

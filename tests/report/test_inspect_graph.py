@@ -9,6 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from segquant_trt.errors import SegQuantError
+from segquant_trt.records import CheckpointLocation
+from segquant_trt.records.codec import write_record
 from segquant_trt.report.inspect import describe
 
 
@@ -103,6 +105,18 @@ def test_external_files_are_checked(size: int | None, state: str, tmp_path: Path
     onnx.save(quantized_model(), tmp_path / "m.onnx")
     (row,) = describe(tmp_path / "m.onnx").as_dict()["tables"]["external files"]
     assert row["state"] == state
+
+
+def test_exported_graph_finds_its_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "w.safetensors").write_bytes(bytes(104))
+    onnx.save(quantized_model(), tmp_path / "model.onnx")
+    location = CheckpointLocation(
+        folder=str(tmp_path / "checkpoint"), pipeline_folder=None, mtime_ns={}, inode={}
+    )
+    write_record(tmp_path / "model.location.yaml", location)
+    (row,) = describe(tmp_path / "model.onnx").as_dict()["tables"]["external files"]
+    assert row["state"] == "ok"
 
 
 def test_graph_that_points_elsewhere_is_refused(tmp_path: Path) -> None:
