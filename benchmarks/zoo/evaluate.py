@@ -61,13 +61,11 @@ def nearest_distances(images: np.ndarray, training: np.ndarray) -> np.ndarray:
 
 
 def frechet_distance(features: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> float:
-    """Heusel et al., 1706.08500, equation 6."""
-    from scipy.linalg import sqrtm
-
+    """Heusel et al., 1706.08500, equation 6; tr sqrt(AB) from the eigenvalues of AB."""
     ours = np.cov(features.astype(np.float64), rowvar=False)
-    root = sqrtm(ours @ covariance).real
+    roots = np.sqrt(np.linalg.eigvals(ours @ covariance).real.clip(0.0))
     gap = features.astype(np.float64).mean(axis=0) - mean
-    return float(gap @ gap + np.trace(ours + covariance - 2.0 * root))
+    return float(gap @ gap + np.trace(ours + covariance) - 2.0 * roots.sum())
 
 
 def twin_sqnr_db(base: Path, twin: Path) -> float:
