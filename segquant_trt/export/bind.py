@@ -45,7 +45,7 @@ def bind(
         value = model.graph.initializers[name]
         tensor = _find(name, stored, aliases)
         assert value.shape is not None
-        expected = tuple(int(length) for length in value.shape)
+        expected = value.shape.numpy()
         if tensor.shape != expected:
             raise SegQuantError(
                 f"weight '{name}' in {tensor.file} has shape {list(tensor.shape)}; "

@@ -7,23 +7,20 @@ JSON on standard input; messages go to standard output, one JSON object per line
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import IO, Any
 
 from segquant_trt.errors import SegQuantError
-
-_PR_SET_PDEATHSIG = 1
+from segquant_trt.records.child import die_with_parent
 
 
 def main() -> None:
     """Run the job that standard input describes, and report on standard output."""
     request = json.load(sys.stdin)
-    _die_with(request["parent"])
+    die_with_parent(request["parent"])
     # torch prints what it likes; the messages' stream must stay ours.
     messages = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -53,14 +50,6 @@ def _run(request: dict[str, Any], messages: IO[str]) -> Any:
 def _tell(messages: IO[str], **message: Any) -> None:
     messages.write(json.dumps(message) + "\n")
     messages.flush()
-
-
-def _die_with(parent: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        # The parent died before the signal was asked for.
-        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -44,11 +44,12 @@ def parameters_on_meta() -> Iterator[None]:
                 parameter.detach().to("meta"), requires_grad=False
             )
 
-    torch.nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
+    module_class: Any = torch.nn.Module
+    module_class.register_parameter = register_on_meta
     try:
         yield
     finally:
-        torch.nn.Module.register_parameter = register  # type: ignore[method-assign]
+        module_class.register_parameter = register
 
 
 def _replace(tensors: dict[str, Any], *, keep: frozenset[str] | set[str]) -> None:

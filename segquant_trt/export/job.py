@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,9 @@ from segquant_trt.models import family_for
 from segquant_trt.models.checkpoint import read_tensors
 from segquant_trt.models.family import Family
 from segquant_trt.records import Validation
+from segquant_trt.records.scratch import scratch_folder
 
 OnProgress = Callable[[float, str], None]
-_CUT_FOLDER = ".export-cut"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,18 +40,14 @@ def run_job(job: Job, on_progress: OnProgress) -> Validation:
         return _checked("model", job.out, job.checkpoint, family, job.config)
     from segquant_trt.export.cut import write_cut
 
-    folder = job.out.parent / _CUT_FOLDER
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        on_progress(0.05, "checking a small cut of the architecture against torch")
+    on_progress(0.05, "checking a small cut of the architecture against torch")
+    with scratch_folder(job.out) as folder:
         config, checkpoint = write_cut(family, job.config, job.checkpoint, folder)
         graph = folder / "model.onnx"
         _export(family, config, checkpoint, graph, lambda fraction, text: None)
         validation = _checked(
             "two-block cut with random weights", graph, checkpoint, family, config
         )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     _export(family, job.config, job.checkpoint, job.out, on_progress)
     return validation
 

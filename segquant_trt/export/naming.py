@@ -102,7 +102,7 @@ def _strip_metadata(model: ir.Model) -> None:
 def _strip_value(value: ir.Value) -> None:
     value.metadata_props.clear()
     value.doc_string = None
-    if value.const_value is not None and not value.const_value.name == value.name:
+    if value.const_value is not None and value.const_value.name != value.name:
         value.const_value.name = value.name
 
 

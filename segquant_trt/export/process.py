@@ -61,7 +61,8 @@ def _converse(
     noise: IO[bytes],
     on_progress: OnProgress,
 ) -> Validation:
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     with process.stdin as stream:
         json.dump(request, stream)
     for line in process.stdout:

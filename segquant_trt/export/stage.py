@@ -42,7 +42,7 @@ def export(
         source: what `resolve` found.
         run: the folder to write into.
         typical: lengths of dynamic axes that calibration and latency figures shall use, where
-            they differ from the family's.
+            they differ from the family's. A zoo model's are its own loop's.
         on_progress: called with a fraction in 0..1 and what is being done.
 
     Raises:
@@ -50,7 +50,7 @@ def export(
             not allowed, the graph computes something else than torch, or nothing can be written.
     """
     family = family_for(source.class_name)
-    axes = _with_typical(family.sizes(source.config), typical or {})
+    axes = _with_typical(family.sizes(source.config), typical or _zoo_lengths(source, family))
     job = Job(
         class_name=source.class_name,
         config=source.config,
@@ -62,6 +62,23 @@ def export(
     write_record(run / "model.location.yaml", _location(source))
     write_record(run / "model.yaml", spec)
     return spec
+
+
+def _zoo_lengths(source: ModelSource, family: Family) -> dict[str, int]:
+    """The axes as the zoo's loop uses them for one image with guidance; empty for others."""
+    if source.kind != "zoo" or source.pipeline_folder is None:
+        return {}
+    import numpy as np
+
+    from segquant_trt.models.zoo_loop import ZooLoop
+
+    loop = ZooLoop(source.pipeline_folder)
+    inputs = loop.inputs(np.zeros((1, *loop.latent_shape), dtype=np.float32), 0.0, [0])
+    return {
+        axis: inputs[name].shape[position]
+        for name, axes in family.input_axes(source.config).items()
+        for position, axis in axes.items()
+    }
 
 
 def _with_typical(axes: tuple[AxisRange, ...], typical: Mapping[str, int]) -> tuple[AxisRange, ...]:

@@ -49,7 +49,9 @@ def resolve(
     if model.startswith(_ZOO_PREFIX):
         from segquant_trt.models.zoo import zoo_path
 
-        return _in_folder(zoo_path(model), kind="zoo", name=model, subfolder=subfolder)
+        return _in_folder(
+            zoo_path(model.removeprefix(_ZOO_PREFIX)), kind="zoo", name=model, subfolder=subfolder
+        )
     path = Path(model).expanduser()
     if path.exists():
         return _in_folder(path, kind=None, name=path.resolve().name, subfolder=subfolder)

@@ -1,0 +1,220 @@
+"""The denoising loop of a diffusers pipeline on disk, around any executor of its denoiser."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segquant_trt.errors import SegQuantError
+from segquant_trt.models import family_for
+from segquant_trt.models.drop_in import DropIn
+from segquant_trt.models.family import Family
+from segquant_trt.models.loop import Array, Denoise, Float32, OnStep
+from segquant_trt.models.prompts import Prompt, read_prompts
+from segquant_trt.records import ModelSpec
+
+_SAFETY = ("safety_checker", "feature_extractor")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineSamples:
+    """Final latents as the pipeline holds them (FLUX: packed), images float32[N, H, W, 3]."""
+
+    latents: Float32
+    images: Float32 | None
+
+
+class PipelineLoop:
+    """Text-to-image sampling with a diffusers pipeline whose denoiser is not loaded.
+
+    Args:
+        folder: the pipeline's folder (model_index.json).
+        spec: its exported denoiser.
+        prompts: a prompts file; the 32 that ship with the package when None.
+        height, width: of the images in pixels; the model's own when None.
+        scheduler: the name of a diffusers scheduler class to use instead of the pipeline's.
+        device, dtype: where and in what the text encoders and the VAE run.
+
+    Raises:
+        SegQuantError: the pipeline does not load, or an option does not fit it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        spec: ModelSpec,
+        *,
+        prompts: Path | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        scheduler: str | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+    ) -> None:
+        self._family = family_for(spec.class_name)
+        self._config = spec.config
+        self._prompts = read_prompts(prompts)
+        self._pipeline = _load(folder, self._family, spec.config, device=device, dtype=dtype)
+        self._size = _pixels(self._pipeline, spec, height=height, width=width)
+        if scheduler is not None:
+            self._pipeline.scheduler = _scheduler(self._pipeline, scheduler)
+
+    def sample(
+        self,
+        denoise: Denoise,
+        *,
+        seeds: Sequence[int],
+        steps: int = 20,
+        guidance_scale: float | None = None,
+        batch_size: int = 1,
+        on_step: OnStep | None = None,
+    ) -> PipelineSamples:
+        """Denoise from `seeds`, at most `batch_size` of them at once.
+
+        A seed's noise depends on that seed alone; its prompt is number `seed` modulo the number
+        of prompts. `guidance_scale` None means the pipeline's own default.
+
+        Raises:
+            SegQuantError: no seeds, or the pipeline refuses an option.
+        """
+        if not seeds or steps < 1 or batch_size < 1:
+            raise SegQuantError(
+                f"{len(seeds)} seeds, {steps} steps, batch size {batch_size}: each must be 1 or "
+                "more",
+                hint="give at least one seed and one step",
+            )
+        setattr(self._pipeline, self._family.component, DropIn(denoise, self._family, self._config))
+        chunks = [seeds[at : at + batch_size] for at in range(0, len(seeds), batch_size)]
+        latents, images = [], []
+        for index, chunk in enumerate(chunks):
+            watch = _Watch(on_step, first=index * steps, total=len(chunks) * steps)
+            images.append(self._run(chunk, steps, guidance_scale, watch))
+            latents.append(watch.latents)
+        return PipelineSamples(
+            latents=np.concatenate(latents), images=np.concatenate(images).astype(np.float32)
+        )
+
+    def _run(
+        self, seeds: Sequence[int], steps: int, guidance_scale: float | None, watch: _Watch
+    ) -> Array:
+        import torch
+
+        prompts = [self._prompts[seed % len(self._prompts)] for seed in seeds]
+        arguments: dict[str, Any] = {
+            "prompt": [prompt.text for prompt in prompts],
+            **_negatives(prompts),
+            **self._size,
+            "num_inference_steps": steps,
+            "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
+            "output_type": "np",
+            "callback_on_step_end": watch,
+        }
+        if guidance_scale is not None:
+            arguments["guidance_scale"] = guidance_scale
+        try:
+            images: Array = self._pipeline(**arguments).images
+        except (ValueError, TypeError) as error:
+            raise SegQuantError(
+                f"{type(self._pipeline).__name__} refuses to run: {error}",
+                hint="check height, width, steps, scheduler and the prompts file",
+            ) from error
+        return images
+
+
+class _Watch:
+    """A pipeline's step callback: counts steps, and keeps the latents of the last one."""
+
+    def __init__(self, on_step: OnStep | None, *, first: int, total: int) -> None:
+        self._on_step = on_step
+        self._done, self._total = first, total
+        self.latents: Float32 = np.empty(0, dtype=np.float32)
+
+    def __call__(
+        self, pipeline: Any, step: int, timestep: Any, values: dict[str, Any]
+    ) -> dict[str, Any]:
+        self.latents = values["latents"].detach().float().cpu().numpy()
+        self._done += 1
+        if self._on_step is not None:
+            self._on_step(min(self._done, self._total), self._total)
+        return values
+
+
+def _load(
+    folder: Path, family: Family, config: Mapping[str, Any], *, device: str, dtype: str
+) -> Any:
+    """The pipeline around a placeholder: the real denoiser's weights stay on disk."""
+    import diffusers
+    import torch
+
+    diffusers.utils.logging.disable_progress_bar()
+    # Without the safety checker: a blackened picture would count as quantisation error.
+    try:
+        index = diffusers.DiffusionPipeline.load_config(folder, local_files_only=True)
+        absent = dict.fromkeys(name for name in (family.component, *_SAFETY) if name in index)
+        loaded = diffusers.DiffusionPipeline.from_pretrained(
+            folder, torch_dtype=getattr(torch, dtype), local_files_only=True, **absent
+        )
+    except (OSError, ValueError, ImportError, AttributeError, TypeError) as error:
+        raise SegQuantError(
+            f"the pipeline in {folder} does not load: {str(error).splitlines()[0]}",
+            hint="check that the folder is complete, or compile its denoiser folder alone",
+        ) from error
+    known = inspect.signature(type(loaded).__init__).parameters
+    parts = dict(loaded.config) | loaded.components
+    parts[family.component] = DropIn(_unset, family, config)
+    parts["requires_safety_checker"] = False
+    # Constructed anew: sizes such as SD3's patch size are read from the denoiser only then.
+    pipeline = type(loaded)(**{name: part for name, part in parts.items() if name in known})
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+def _unset(inputs: Mapping[str, Array]) -> Float32:
+    raise AssertionError("a pipeline was run outside of sample()")
+
+
+def _pixels(
+    pipeline: Any, spec: ModelSpec, *, height: int | None, width: int | None
+) -> dict[str, int]:
+    """Image height and width where they are known: given, or the export's typical latents."""
+    scale = pipeline.vae_scale_factor
+    typical = {axis.name: axis.typical * scale for axis in spec.axes}
+    chosen = {
+        "height": height if height is not None else typical.get("height"),
+        "width": width if width is not None else typical.get("width"),
+    }
+    for axis in spec.axes:
+        pixels = chosen.get(axis.name)
+        if pixels is None:
+            continue
+        low, high, unit = (scale * n for n in (axis.minimum, axis.maximum, axis.multiple))
+        if not low <= pixels <= high or pixels % unit:
+            raise SegQuantError(
+                f"{axis.name} {pixels} does not fit this model; allowed: {low} to {high} pixels "
+                f"in steps of {unit}",
+                hint=f"choose another --{axis.name}",
+            )
+    return {name: pixels for name, pixels in chosen.items() if pixels is not None}
+
+
+def _scheduler(pipeline: Any, name: str) -> Any:
+    import diffusers
+
+    allowed = sorted({kind.__name__ for kind in pipeline.scheduler.compatibles})
+    if name not in allowed:
+        raise SegQuantError(
+            f"scheduler '{name}' does not fit {type(pipeline).__name__}; "
+            f"allowed: {', '.join(allowed)}",
+            hint="choose one of these, or leave --scheduler out",
+        )
+    return getattr(diffusers, name).from_config(pipeline.scheduler.config)
+
+
+def _negatives(prompts: Sequence[Prompt]) -> dict[str, list[str]]:
+    negatives = [prompt.negative for prompt in prompts]
+    return {"negative_prompt": negatives} if any(negatives) else {}
