@@ -7,7 +7,6 @@ with the same command and ends in the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

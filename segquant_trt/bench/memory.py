@@ -6,7 +6,6 @@ Run as `python -m segquant_trt.bench.memory PARENT_PID TARGET MODEL FOLDER INPUT
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +52,15 @@ def _main(parent_pid: str, target: str, model: str, folder: str, inputs: str) ->
     else:
         backend = next(backend for backend in BACKENDS if backend.target == target)
         backend.open(Path(model)).run(load_file(inputs))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print(_peak_resident_bytes())
+
+
+def _peak_resident_bytes() -> int:
+    # Not ru_maxrss: that counts the parent's memory up to exec as the child's own.
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmHWM in /proc/self/status")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ import numpy.typing as npt
 import onnx
 
 from segquant_trt.backends.onnxruntime import float_session
-from segquant_trt.records.files import sha256_file
-from segquant_trt.records.recordings import Inputs, Recordings, batch_of
 from segquant_trt.calibrate.statistics import Accumulator
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import Weights, load_graph
@@ -21,6 +19,8 @@ from segquant_trt.graph.sites import find_sites
 from segquant_trt.graph.wiring import Wiring
 from segquant_trt.records import LinearSite
 from segquant_trt.records.calibration import Calibration
+from segquant_trt.records.files import sha256_file
+from segquant_trt.records.recordings import Inputs, Recordings, batch_of
 
 _STEP_BINS = 10
 _ROWS_PER_BIN = 32

@@ -1,4 +1,4 @@
-"""The whole stage: get inputs from a loop, from the user or from nowhere, then gather statistics."""
+"""The whole stage: inputs from a loop, from the user or from nowhere; then statistics."""
 
 from __future__ import annotations
 

@@ -66,7 +66,8 @@ def external_range(tensor: onnx.TensorProto) -> ExternalRange | None:
     location = entries.get("location", "")
     if not location or Path(location).name != location:
         raise SegQuantError(
-            f"initializer '{tensor.name}' points to '{location}'; only plain file names are allowed",
+            f"initializer '{tensor.name}' points to '{location}'; "
+            "only plain file names are allowed",
             hint="re-export the model; files that point elsewhere are not followed",
         )
     offset = int(entries.get("offset", "0"))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 UNET = "UNet2DConditionModel"
 SD3 = "SD3Transformer2DModel"
 FLUX = "FluxTransformer2DModel"
+GUIDANCE_SCALE = 3.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class ZooLoop:
         seeds: Sequence[int],
         labels: Sequence[int] | None = None,
         steps: int = 20,
-        guidance_scale: float = 3.5,
+        guidance_scale: float | None = GUIDANCE_SCALE,
         batch_size: int = 50,
         on_step: OnStep | None = None,
     ) -> ZooSamples:
@@ -70,13 +71,14 @@ class ZooLoop:
                 prediction of another shape than the latents.
         """
         wanted = tuple(seed % self.num_classes for seed in seeds) if labels is None else labels
+        scale = GUIDANCE_SCALE if guidance_scale is None else guidance_scale
         _check_request(seeds, wanted, self.num_classes, steps, batch_size)
         chunks = [slice(at, at + batch_size) for at in range(0, len(seeds), batch_size)]
         finished: list[Float32] = []
         for index, chunk in enumerate(chunks):
             trajectory = _Trajectory(self, seeds[chunk], wanted[chunk], steps)
             for step in range(steps):
-                trajectory.advance(denoise, step, guidance_scale)
+                trajectory.advance(denoise, step, scale)
                 if on_step is not None:
                     on_step(index * steps + step + 1, len(chunks) * steps)
             finished.append(trajectory.latents.numpy())

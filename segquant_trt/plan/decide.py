@@ -33,7 +33,8 @@ from segquant_trt.records.options import RangeMethod, WeightScaleMethod
 from segquant_trt.schemes import fake_quantize, shifted, symmetric
 
 _KEPT_ROLES = {
-    "embedder": "an embedder: its error enters every block (kept in float; --quantize-all overrides)",
+    "embedder": "an embedder: its error enters every block (kept in float; "
+    "--quantize-all overrides)",
     "modulation": "modulation: one row per image, hardly any work, and it steers every token "
     "(kept in float; --quantize-all overrides)",
     "final": "the final projection: its error is the output's (kept in float; "

@@ -54,7 +54,9 @@ class Recordings:
                 name: array.astype(self.dtypes[name], copy=False)
                 for name, array in load_file(str(shard)).items()
             }
-            steps = inputs[self.timestep].ravel() if self.timestep else np.zeros(batch_of(self, inputs))
+            steps = (
+                inputs[self.timestep].ravel() if self.timestep else np.zeros(batch_of(self, inputs))
+            )
             for value in dict.fromkeys(steps.tolist()):
                 indices = np.flatnonzero(steps == value)
                 for start in range(0, len(indices), batch_size):

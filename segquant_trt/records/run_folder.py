@@ -67,7 +67,7 @@ class RunFolder:
             yield
 
     def digests(self, names: Sequence[str]) -> dict[str, str]:
-        """sha256 of every existing file among `names`, folders expanded; cached by file identity."""
+        """sha256 of every existing file among `names`, folders walked; cached by identity."""
         found: dict[str, str] = {}
         for name in names:
             path = self.path / name

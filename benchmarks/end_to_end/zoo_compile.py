@@ -1,0 +1,74 @@
+"""Compile every zoo model and its outlier twin for every CPU target, and tabulate the figures.
+
+    python benchmarks/end_to_end/zoo_compile.py --work DIR
+
+Writes `benchmarks/results/zoo_compile.json` and prints the table of the README. Runs that exist
+under DIR are continued, so an interrupted benchmark goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from segquant_trt.bench.hardware import hardware, versions
+from segquant_trt.models.zoo import ZOO
+from segquant_trt.pipeline import compile
+from segquant_trt.records import TARGETS
+from segquant_trt.records.files import atomic_write_json
+
+RESULTS = Path(__file__).parents[1] / "results" / "zoo_compile.json"
+KEYS = (
+    "sqnr_db_mean", "sqnr_db_worst", "latent_sqnr_db", "latent_sqnr_db_float16", "psnr_db", "ssim",
+    "classifier_accuracy", "classifier_accuracy_float", "frechet_distance",
+    "frechet_distance_float", "latency_ms_float", "latency_ms_quantized", "speedup", "speedup_95",
+    "size_bytes_float", "size_bytes_quantized", "sites_total", "sites_integer",
+    "macs_integer_share",
+)  # fmt: skip
+
+
+def figures(name: str, target: str, work: Path) -> dict[str, Any]:
+    """Compile one model and keep its figures and the wall time."""
+    start = time.perf_counter()
+    result = compile(f"zoo:{name}", out=work / f"{name}-{target}", target=target)
+    seconds = time.perf_counter() - start
+    kept = {key: result.summary[key] for key in KEYS}
+    kept["compile_seconds"] = None if result.skipped else round(seconds, 1)
+    return {"model": name, "target": target, **kept}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| model | target | step SQNR mean / worst | latent SQNR (float16 floor) | PSNR | "
+        "digits recognised (float) | integer MACs | size |",
+        "|-|-|-|-|-|-|-|-|",
+    ]
+    for row in rows:
+        size = row["size_bytes_quantized"] / row["size_bytes_float"]
+        lines.append(
+            f"| {row['model']} | {row['target']} "
+            f"| {row['sqnr_db_mean']:.1f} / {row['sqnr_db_worst']:.1f} dB "
+            f"| {row['latent_sqnr_db']:.1f} dB ({row['latent_sqnr_db_float16']:.1f}) "
+            f"| {row['psnr_db']:.1f} dB "
+            f"| {row['classifier_accuracy']:.1%} ({row['classifier_accuracy_float']:.1%}) "
+            f"| {row['macs_integer_share']:.0%} | {size:.2f}x |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="folder for the runs")
+    work = parser.parse_args().work
+    rows = [figures(name, target, work) for name in ZOO for target in TARGETS]
+    record = {"hardware": hardware(), "versions": versions(), "rows": rows}
+    atomic_write_json(RESULTS, record)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
