@@ -52,7 +52,7 @@ def _main(parent_pid: str, target: str, model: str, folder: str, inputs: str) ->
     else:
         backend = next(backend for backend in BACKENDS if backend.target == target)
         backend.open(Path(model)).run(load_file(inputs))
-    print(_peak_resident_bytes())
+    sys.stdout.write(f"{_peak_resident_bytes()}\n")
 
 
 def _peak_resident_bytes() -> int:
