@@ -65,9 +65,31 @@ def compiled_flux(tmp_path_factory: pytest.TempPathFactory, tiny_denoisers: Lazy
     def compile_it(folder: Path) -> None:
         from segquant_trt.pipeline import compile
 
-        compile(str(tiny_denoisers["flux"]), out=folder)
+        compile(str(tiny_denoisers["flux"]), out=folder, inputs=flux_inputs)
 
     return once(run_folder(tmp_path_factory) / "compiled-flux", compile_it)
+
+
+@pytest.fixture(scope="session")
+def flux_inputs(tmp_path_factory: pytest.TempPathFactory, tiny_denoisers: LazyFolders) -> Path:
+    """Recorded inputs of the tiny FLUX denoiser: 16 samples of 12 tokens at eight timesteps."""
+
+    def record(path: Path) -> None:
+        import json
+
+        import numpy as np
+        from safetensors.numpy import save_file
+
+        from segquant_trt.models import family_for
+
+        config = json.loads((tiny_denoisers["flux"] / "config.json").read_text())
+        family = family_for("FluxTransformer2DModel")
+        lengths = {"batch": 16, "tokens": 12, "text": 7}
+        inputs = family.example_inputs(config, lengths)
+        inputs["timestep"] = np.repeat(np.linspace(1, 0.1, 8, dtype=np.float32), 2)
+        save_file(inputs, path)
+
+    return once(run_folder(tmp_path_factory) / "flux-inputs.safetensors", record)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ DETERMINISTIC = (
 )  # fmt: skip
 
 
-def command(model: Path, run: Path) -> list[str]:
+def command(model: Path, inputs: Path, run: Path) -> list[str]:
     return [
         sys.executable,
         "-m",
@@ -40,10 +40,10 @@ def contents(run: Path) -> dict[str, bytes]:
     return {name: (run / name).read_bytes() for name in DETERMINISTIC}
 
 
-def kill_in(stage: str, model: Path, run: Path) -> None:
+def kill_in(stage: str, arguments: list[str]) -> None:
     """Start the compilation, and kill it with its children's parent gone once `stage` has begun."""
     with subprocess.Popen(
-        command(model, run), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
@@ -62,33 +62,30 @@ def kill_in(stage: str, model: Path, run: Path) -> None:
 @pytest.mark.full
 @pytest.mark.timeout(900)
 def test_killed_in_every_stage_it_ends_in_the_same_bytes(
-    tiny_denoisers: LazyFolders, compiled_flux: Path, tmp_path: Path
+    tiny_denoisers: LazyFolders, flux_inputs: Path, compiled_flux: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
+    arguments = command(tiny_denoisers["flux"], flux_inputs, run)
     for stage in STAGES:
-        kill_in(stage.name, tiny_denoisers["flux"], run)
-    done = subprocess.run(
-        command(tiny_denoisers["flux"], run), capture_output=True, text=True, check=True
-    )
+        kill_in(stage.name, arguments)
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     assert "export ..." not in done.stderr
     assert contents(run) == contents(compiled_flux)
     leftovers = [path for path in run.rglob("*") if path.name.endswith(".tmp")]
-    again = subprocess.run(
-        command(tiny_denoisers["flux"], run), capture_output=True, text=True, check=True
-    )
+    again = subprocess.run(arguments, capture_output=True, text=True, check=True)
     assert "nothing to do" in again.stderr
     assert json.loads(again.stdout.splitlines()[-1]) == json.loads(done.stdout.splitlines()[-1])
     assert not leftovers
 
 
 def test_a_second_run_does_nothing_in_under_two_seconds(
-    tiny_denoisers: LazyFolders, flux_copy: Path
+    tiny_denoisers: LazyFolders, flux_inputs: Path, flux_copy: Path
 ) -> None:
     from segquant_trt.pipeline import compile
 
     before = {path: path.stat().st_mtime_ns for path in flux_copy.rglob("*") if path.is_file()}
     start = time.perf_counter()
-    result = compile(str(tiny_denoisers["flux"]), out=flux_copy)
+    result = compile(str(tiny_denoisers["flux"]), out=flux_copy, inputs=flux_inputs)
     assert time.perf_counter() - start < 2.0
     assert result.skipped == tuple(stage.name for stage in STAGES)
     after = {path: path.stat().st_mtime_ns for path in flux_copy.rglob("*") if path.is_file()}
@@ -96,9 +93,10 @@ def test_a_second_run_does_nothing_in_under_two_seconds(
 
 
 def test_another_target_repeats_only_what_depends_on_it(
-    tiny_denoisers: LazyFolders, flux_copy: Path
+    tiny_denoisers: LazyFolders, flux_inputs: Path, flux_copy: Path
 ) -> None:
     from segquant_trt.pipeline import compile
 
-    result = compile(str(tiny_denoisers["flux"]), out=flux_copy, keep_float=["*proj_mlp"])
+    model = str(tiny_denoisers["flux"])
+    result = compile(model, out=flux_copy, inputs=flux_inputs, keep_float=["*proj_mlp"])
     assert result.skipped == ("export", "calibrate", "analyze")

@@ -146,9 +146,7 @@ def test_ranges_cover_all_timestep_bins() -> None:
     calibration = calibration_of({"a": rows}, bins=4)
     (decided,) = plan_of([site("a")], calibration, request).sites
     assert isinstance(decided.activation, (Symmetric, Shifted))
-    reach = decided.activation.scale * (
-        127 if isinstance(decided.activation, Symmetric) else 255
-    )
+    reach = decided.activation.scale * (127 if isinstance(decided.activation, Symmetric) else 255)
     span = np.abs(rows).max() if isinstance(decided.activation, Symmetric) else np.ptp(rows)
     assert reach == pytest.approx(span, rel=1e-5)
 
