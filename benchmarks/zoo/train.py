@@ -35,7 +35,7 @@ class Recipe:
 RECIPES = {
     "digits-unet": Recipe(steps=2400, decay_steps=800, batch=32, peak_rate=1.5e-3, seed=11),
     "digits-mmdit": Recipe(steps=3600, decay_steps=1200, batch=64, peak_rate=1.5e-3, seed=12),
-    "digits-flux": Recipe(steps=3000, decay_steps=1000, batch=64, peak_rate=1.5e-3, seed=13),
+    "digits-flux": Recipe(steps=2000, decay_steps=700, batch=64, peak_rate=1.5e-3, seed=13),
 }
 
 
