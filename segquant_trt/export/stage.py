@@ -108,7 +108,7 @@ def _spec(
     validation: Validation,
     onnx_sha256: str,
 ) -> ModelSpec:
-    from segquant_trt.export.trace import OPSET
+    from segquant_trt.export.lower import OPSET
 
     headers = [read_header(file) for file in source.checkpoint]
     return ModelSpec(

@@ -6,16 +6,12 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from segquant_trt.export.lower import lower
 from segquant_trt.export.sizes import TRACED, lengths_of
 from segquant_trt.models.family import Family, concrete_shape
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-# 21 is the first opset with GroupNormalization as one node (20 takes it apart and hides the
-# UNet's skip patterns) and with int4 types; 23 adds Attention and RMSNormalization, which ONNX
-# Runtime's and OpenVINO's CPU kernels cover only in part.
-OPSET = 21
 
 
 def trace(module: Any, mode: Any, family: Family, config: Mapping[str, Any]) -> ir.Model:
@@ -48,14 +44,9 @@ def trace(module: Any, mode: Any, family: Family, config: Mapping[str, Any]) -> 
             dynamic_shapes=family.nest(shapes) | {"return_dict": None},
             strict=False,
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        exported = torch.onnx.export(
-            program, dynamo=True, optimize=False, opset_version=OPSET, verbose=False
-        )
-    assert exported is not None
-    _name_interface(exported.model, tuple(spec.name for spec in specs))
-    return exported.model
+    model = lower(program)
+    _name_interface(model, tuple(spec.name for spec in specs))
+    return model
 
 
 def _name_interface(model: ir.Model, names: tuple[str, ...]) -> None:
