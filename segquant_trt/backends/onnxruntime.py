@@ -18,14 +18,17 @@ import numpy as np
 from segquant_trt.backends.base import Array, Runner, SiteProof
 from segquant_trt.backends.placement import Placement
 from segquant_trt.errors import MissingDependencyError, SegQuantError
+from segquant_trt.graph.bigfile import load_graph
 from segquant_trt.graph.qdq import weight_codes_behind
 from segquant_trt.graph.wiring import Wiring, node_name
 from segquant_trt.records import Target, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
+    from onnx import NodeProto
 
 _INTEGER_OPS = frozenset({"MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "QLinearConv"})
+_MOVED_TO_UINT8 = "_s8_2_u8"
 _FATAL_ONLY = 4
 _DTYPES = {
     "tensor(float)": "float32",
@@ -74,7 +77,7 @@ class OnnxRuntime:
                 entry = f"session.optimized_model_external_initializers_{key}"
                 options.add_session_config_entry(entry, value)
             _session(model_path.read_bytes(), options, str(model_path))
-            return _proofs(optimised, sites)
+            return _proofs(model_path, optimised, sites)
 
     def versions(self) -> dict[str, str]:
         """Version of ONNX Runtime."""
@@ -91,6 +94,20 @@ def float_session(
     """
     data = model if isinstance(model, bytes) else model.SerializeToString()
     return _Session(_session(data, _options(folder, threads), "the float graph"))
+
+
+def literal_session(model_path: Path, *, threads: int | None = None) -> Runner:
+    """A rewritten graph taken at its word: every Q/DQ pair executed in float, nothing fused.
+
+    These are the numbers that the plan means, whatever target it was emitted for; a target whose
+    own results are far worse computes something else.
+
+    Raises:
+        SegQuantError: the runtime refuses the graph.
+    """
+    options = _options(model_path.parent, threads)
+    options.graph_optimization_level = _module().GraphOptimizationLevel.ORT_DISABLE_ALL
+    return _Session(_session(model_path.read_bytes(), options, str(model_path)))
 
 
 class _Session:
@@ -138,20 +155,34 @@ def _session(data: bytes, options: Any, origin: str) -> Any:
         ) from error
 
 
-def _proofs(optimised: Path, sites: Sequence[str]) -> dict[str, SiteProof]:
-    from segquant_trt.graph.bigfile import load_graph
-
-    graph = load_graph(optimised).graph
-    wiring = Wiring(graph)
+def _proofs(emitted: Path, optimised: Path, sites: Sequence[str]) -> dict[str, SiteProof]:
+    """Follow every site's weight codes, which no other site has, into the optimised graph."""
+    before = Wiring(load_graph(emitted).graph)
+    codes = {
+        weight_codes_behind(node.input[1], before): node_name(node)
+        for node in before.nodes
+        if node.op_type in ("MatMul", "Gemm", "Conv")
+    }
+    after = Wiring(load_graph(optimised).graph)
     found: dict[str, SiteProof] = {}
-    for node in graph.node:
-        # The layout pass renames convolutions to `<name>_token_<n>`.
-        name = node_name(node).rsplit("_token_", 1)[0]
-        integer = node.op_type in _INTEGER_OPS
-        if name in sites and (integer or weight_codes_behind(node.input[1], wiring)):
-            found[name] = SiteProof(integer=integer, kernel=node.op_type)
+    for node in after.nodes:
+        for tensor in node.input:
+            site = codes.get(tensor.removesuffix(_MOVED_TO_UINT8))
+            if site is not None:
+                kernel = _reader(node, after)
+                found[site] = SiteProof(integer=kernel in _INTEGER_OPS, kernel=kernel)
     missing = SiteProof(integer=False, kernel="not in the optimised graph")
     return {site: found.get(site, missing) for site in sites}
+
+
+def _reader(node: NodeProto, wiring: Wiring) -> str:
+    """Operator that multiplies by the weight: `node`, or what reads it once it is decoded."""
+    while node.op_type in ("DequantizeLinear", "Transpose"):
+        readers = wiring.consumers.get(node.output[0], [])
+        if not readers:
+            break
+        node = readers[0]
+    return str(node.op_type)
 
 
 def _module() -> Any:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segquant_trt.backends.base import Array, Runner, SiteProof
-from segquant_trt.backends.openvino.exact import HALF, saturates, split_weights
+from segquant_trt.backends.openvino.probe import arithmetic
 from segquant_trt.backends.openvino.session import Session, compile_graph, core, float_session
+from segquant_trt.backends.openvino.split import HALF, split_weights
 from segquant_trt.backends.placement import Placement
 from segquant_trt.graph.bigfile import load_graph
 from segquant_trt.records import Target
@@ -69,14 +70,14 @@ class OpenVino:
 def _open(model_path: Path, threads: int | None) -> Session:
     model = load_graph(model_path)
     folder = model_path.parent
-    graph, arrays = split_weights(model, folder) if saturates() else (model, {})
+    graph, arrays = split_weights(model, folder) if arithmetic() == "split" else (model, {})
     return Session(compile_graph(graph, folder, arrays, threads=threads))
 
 
 def _proof(kernels: Sequence[str]) -> SiteProof:
     # A float kernel on compressed weights reports int8 as its precision; only the kernel's
     # name tells what it multiplies.
-    integer = bool(kernels) and all(kernel.endswith("_I8") for kernel in kernels)
+    integer = bool(kernels) and all(kernel.lower().endswith("_i8") for kernel in kernels)
     return SiteProof(integer=integer, kernel=", ".join(kernels) or "not in the runtime model")
 
 

@@ -1,62 +1,25 @@
-"""Keep OpenVINO's int8 sums exact on CPUs whose int8 instruction saturates.
+"""Keep OpenVINO's int8 sums exact on CPUs whose int8 instruction saturates (see `probe`).
 
-Without VNNI, oneDNN multiplies uint8 by int8 with vpmaddubsw, which adds two products in 16 bits
-and saturates: 255 * 127 * 2 does not fit. OpenVINO has no setting against it. Weights are
-therefore split, `w = a + b` with both halves in -64..64: 255 * 64 * 2 fits, the 32-bit sums are
-exact, and the site stays in integers at the price of a second product.
+OpenVINO has no setting against it. Every weight is split, `w = a + b` with both halves within
+-64..64: 2 * 255 * 64 fits 16 bits, the 32-bit sums are exact, and the site stays in integers at
+the price of a second product.
 """
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto, helper
 
 from segquant_trt.backends.base import Array
-from segquant_trt.backends.openvino.session import Session, compile_graph
 from segquant_trt.graph.bigfile import Weights
 from segquant_trt.graph.names import FreshNames
-from segquant_trt.graph.qdq import (
-    dequantize_weight,
-    quantize_pair,
-    scalar_tensors,
-    weight_codes_behind,
-)
+from segquant_trt.graph.qdq import weight_codes_behind
 from segquant_trt.graph.wiring import Wiring, node_name
 
 HALF = "/half"
-
-
-@functools.cache
-def saturates() -> bool:
-    """Whether this CPU's uint8 by int8 products saturate, found by multiplying the extremes."""
-    width = 64
-    scalars = scalar_tensors(1.0, 0, names=("s", "z"))
-    weights: dict[str, Array] = {
-        "w": np.full((width, width), 127, dtype=np.int8),
-        "ws": np.ones(width, dtype=np.float32),
-        "wz": np.zeros(width, dtype=np.int8),
-    }
-    nodes = [
-        *quantize_pair("x", "xq", "xd", scale="s", zero_point="z"),
-        dequantize_weight(("w", "ws", "wz"), "wd", axis=1),
-        helper.make_node("MatMul", ["xd", "wd"], ["y"]),
-    ]
-    shape: list[str | int | None] = ["rows", width]
-    graph = helper.make_graph(
-        nodes,
-        "probe",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, shape)],
-        [*scalars, *(numpy_helper.from_array(array, name) for name, array in weights.items())],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    session = Session(compile_graph(model, Path(), {}, threads=1))
-    x = np.full((width, width), 255, dtype=np.float32)
-    return bool(np.any(session.run({"x": x})["y"] != 255.0 * 127.0 * width))
 
 
 def split_weights(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:

@@ -1,0 +1,184 @@
+"""Why OpenVINO's int8 can be wrong without a word, per kind of node, and what repairs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from segquant_trt.backends import backend_for
+from segquant_trt.backends.openvino import OpenVino, float_session
+from segquant_trt.backends.openvino.probe import arithmetic
+from segquant_trt.backends.openvino.session import Session, compile_graph, core
+from segquant_trt.backends.openvino.split import split_weights
+from segquant_trt.errors import MissingDependencyError, SegQuantError
+from segquant_trt.graph.bigfile import load_graph
+from segquant_trt.records import KeepFloat
+from segquant_trt.rewrite import rewrite
+from tests.small_graphs import (
+    Array,
+    away_from_ties,
+    facts_of,
+    full_range_weight,
+    linear_nodes,
+    plan_of,
+    save_graph,
+    scheme_of,
+)
+
+NODES = {
+    "linear": (48, 48),
+    "conv 1x1": (48, 48, 1, 1),
+    "conv 3x3": (48, 48, 3, 3),
+    "grouped": (48, 12, 3, 3),
+    "depthwise": (48, 1, 3, 3),
+}
+
+
+def one_site(folder: Path, shape: tuple[int, ...], weight: Array) -> Path:
+    linear = len(shape) == 2
+    if linear:
+        nodes = linear_nodes("site", "x", "y", bias=False, stored=False)
+        weights = {"site.weight": np.ascontiguousarray(weight.T)}
+    else:
+        pads = [shape[-1] // 2] * 4
+        groups = 48 // shape[1]
+        inputs = ["x", "site.weight"]
+        nodes = [helper.make_node("Conv", inputs, ["y"], name="site", pads=pads, group=groups)]
+        weights = {"site.weight": weight}
+    dims = ["n", "t", 48] if linear else ["n", 48, "h", "w"]
+    model = save_graph(folder / "model.onnx", nodes, {"x": dims}, ["y"], weights)
+    facts = facts_of(model)
+    plan = plan_of(facts, "openvino", lambda _: scheme_of("symmetric"))
+    rewrite(model, folder, facts, plan, folder / "quantized.onnx")
+    return folder / "quantized.onnx"
+
+
+def relative_error(found: Array, wanted: Array) -> float:
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("within", [64, 127], ids=["codes up to 64", "codes up to 127"])
+@pytest.mark.parametrize("node", list(NODES))
+def test_only_saturation_makes_native_sums_wrong(tmp_path: Path, node: str, within: int) -> None:
+    """With codes up to 64 every kernel is exact everywhere. With 127, on CPUs without VNNI, all
+    are wrong by more than 2 % but depthwise convolutions, which add no pairs of products."""
+    weight = full_range_weight(NODES[node], 1)
+    quantized = one_site(tmp_path, NODES[node], weight)
+    model = load_graph(quantized)
+    codes = next(t for t in model.graph.initializer if t.name == "site.weight_int8")
+    layout = (-1, *[1] * (len(NODES[node]) - 1)) if node != "linear" else (1, -1)
+    full = _read(model, quantized, codes.name).astype(np.int16)
+    small = np.clip(full, -within, within).astype(np.int8)
+    scale = _read(model, quantized, "site.weight_int8_scale").reshape(layout)
+    shape = (2, 7, 48) if node == "linear" else (1, 48, 6, 7)
+    x = away_from_ties(shape, 2, low=-128, high=127)
+    session = Session(compile_graph(model, tmp_path, {codes.name: small}, threads=1))
+    error = relative_error(session.run({"x": x})["y"], expected(x, small * scale, node))
+    if within == 64 or arithmetic() == "native" or node == "depthwise":
+        assert error < 1e-6
+    else:
+        assert error > 0.02
+
+
+def expected(x: Array, weight: Array, node: str) -> Array:
+    from segquant_trt.schemes import fake_quantize
+
+    values = fake_quantize(x, scheme_of("symmetric")).astype(np.float64)
+    if node == "linear":
+        return values @ weight
+    import torch
+
+    kernel = torch.from_numpy(weight.astype(np.float64))
+    padding, groups = kernel.shape[-1] // 2, 48 // kernel.shape[1]
+    found = torch.nn.functional.conv2d(
+        torch.from_numpy(values), kernel, padding=padding, groups=groups
+    )
+    return found.numpy()
+
+
+def _read(model, path: Path, name: str) -> Array:
+    from segquant_trt.graph.bigfile import Weights
+
+    return Weights(model, path.parent).read(name)
+
+
+@pytest.mark.parametrize("node", list(NODES))
+def test_split_sums_are_exact_and_integer(tmp_path: Path, node: str) -> None:
+    weight = full_range_weight(NODES[node], 3)
+    quantized = one_site(tmp_path, NODES[node], weight)
+    halves, arrays = split_weights(load_graph(quantized), tmp_path)
+    first, second = (arrays[f"site.weight_int8{half}"] for half in ("", "/half"))
+    assert max(np.abs(first.astype(int)).max(), np.abs(second.astype(int)).max()) <= 64
+    stored = _read(load_graph(quantized), quantized, "site.weight_int8")
+    np.testing.assert_array_equal(first.astype(int) + second, stored)
+    shape = (2, 7, 48) if node == "linear" else (1, 48, 6, 7)
+    x = away_from_ties(shape, 4, low=-128, high=127)
+    session = Session(compile_graph(halves, tmp_path, arrays, threads=1))
+    matrix = weight.T if node == "linear" else weight
+    assert relative_error(session.run({"x": x})["y"], expected(x, matrix, node)) < 1e-6
+
+
+def test_a_site_left_in_float_is_not_reported_as_integer(tmp_path: Path) -> None:
+    weight = full_range_weight((32, 32), 5)
+    nodes = [
+        *linear_nodes("first", "x", "h", bias=True, stored=True),
+        *linear_nodes("second", "h", "y", bias=True, stored=True),
+    ]
+    weights = {
+        name: array.astype(np.float16)
+        for site in ("first", "second")
+        for name, array in ((f"{site}.weight", weight), (f"{site}.bias", weight[0]))
+    }
+    model = save_graph(tmp_path / "model.onnx", nodes, {"x": ["n", "t", 32]}, ["y"], weights)
+    facts = facts_of(model)
+    kept = {"second": KeepFloat()}
+    plan = plan_of(facts, "openvino", lambda s: kept.get(s, scheme_of("symmetric")))
+    rewrite(model, tmp_path, facts, plan, tmp_path / "q.onnx")
+    example = {"x": np.zeros((1, 2, 32), np.float32)}
+    proofs = OpenVino().integer_sites(
+        tmp_path / "q.onnx", ["first", "second", "absent"], example=example
+    )
+    assert {name: proof.integer for name, proof in proofs.items()} == {
+        "first": True,
+        "second": False,
+        "absent": False,
+    }
+
+
+def test_float_weights_are_read_where_they_are(tmp_path: Path) -> None:
+    """Weights beyond 64 KiB are bound by reference, from a folder other than the graph's."""
+    weight = full_range_weight((192, 256), 6)
+    nodes = linear_nodes("fc", "x", "y", bias=True, stored=True)
+    weights = {"fc.weight": weight.astype(np.float16), "fc.bias": weight[:, 0].astype(np.float16)}
+    path = save_graph(tmp_path / "model.onnx", nodes, {"x": ["n", "t", 256]}, ["y"], weights)
+    elsewhere = tmp_path / "checkpoint"
+    elsewhere.mkdir()
+    (tmp_path / "weights.bin").rename(elsewhere / "weights.bin")
+    x = np.random.default_rng(0).standard_normal((2, 3, 256)).astype(np.float32)
+    session = float_session(load_graph(path).SerializeToString(), elsewhere, threads=1)
+    assert [(spec.name, spec.dtype, len(spec.shape)) for spec in session.inputs] == [
+        ("x", "float32", 3)
+    ]
+    assert relative_error(session.run({"x": x})["y"], x @ weight.T + weight[:, 0]) < 1e-5
+
+
+def test_missing_openvino_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    core.cache_clear()
+    try:
+        with pytest.raises(MissingDependencyError) as caught:
+            backend_for("openvino").versions()
+    finally:
+        core.cache_clear()
+    assert "segquant-trt[openvino]" in caught.value.hint
+
+
+def test_an_unreadable_graph_is_refused(tmp_path: Path) -> None:
+    node = helper.make_node("NoSuchOperator", ["x"], ["y"], name="odd")
+    path = save_graph(tmp_path / "m.onnx", [node], {"x": ["n"]}, ["y"], {}, external=False)
+    with pytest.raises(SegQuantError, match="OpenVINO refuses the graph"):
+        OpenVino().open(path)
