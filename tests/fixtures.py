@@ -59,7 +59,9 @@ def tiny_linears() -> dict[str, dict[str, tuple[int, int]]]:
 
 
 @pytest.fixture(scope="session")
-def compiled_flux(tmp_path_factory: pytest.TempPathFactory, tiny_denoisers: LazyFolders) -> Path:
+def compiled_flux(
+    tmp_path_factory: pytest.TempPathFactory, tiny_denoisers: LazyFolders, flux_inputs: Path
+) -> Path:
     """A finished run of the tiny FLUX denoiser; read only, copy it to change it."""
 
     def compile_it(folder: Path) -> None:

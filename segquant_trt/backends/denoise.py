@@ -11,7 +11,7 @@ import onnx
 
 from segquant_trt.backends.base import Array
 from segquant_trt.backends.onnxruntime import float_session
-from segquant_trt.graph.bigfile import load_graph
+from segquant_trt.graph.bigfile import Weights, load_graph
 
 Denoise = Callable[[Mapping[str, Array]], npt.NDArray[np.float32]]
 
@@ -25,6 +25,7 @@ def float_denoise(
         SegQuantError: the graph or its weights cannot be read.
     """
     graph = load_graph(model) if isinstance(model, Path) else model
+    Weights(graph, weights_folder).check_complete()
     output = graph.graph.output[0].name
     session = float_session(graph, weights_folder, threads=threads)
     return lambda inputs: np.asarray(session.run(inputs, [output])[output], dtype=np.float32)

@@ -9,7 +9,7 @@ import segquant_trt
 from segquant_trt.backends import backend_for
 from segquant_trt.build.proof import IntegerShare, prove_integer
 from segquant_trt.errors import SegQuantError
-from segquant_trt.graph.bigfile import load_graph
+from segquant_trt.graph.bigfile import Weights, load_graph
 from segquant_trt.graph.payload import relocate
 from segquant_trt.records import BundleFile, GraphFacts, Manifest, ModelSpec, QuantPlan
 from segquant_trt.records.bundle_layout import DATA_FILES, MANIFEST, MODEL, PLAN, WEIGHTS, sealed
@@ -29,6 +29,7 @@ def build(run: Path, spec: ModelSpec, facts: GraphFacts, plan: QuantPlan, *, out
     """
     _check_same_graph(spec, facts, plan)
     quantized = run / "quantized.onnx"
+    Weights(load_graph(quantized), run).check_complete()
     share = prove_integer(backend_for(plan.target), quantized, spec, plan)
     with scratch_folder(out) as scratch:
         folder = scratch / out.name

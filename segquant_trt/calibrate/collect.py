@@ -148,12 +148,12 @@ def _groups(
 
 
 def _not_finite(tensor: str, weights: Weights) -> SegQuantError:
-    for name in weights:
-        if weights.dtype(name).kind in "fV" and not np.isfinite(weights.read_float32(name)).all():
-            return SegQuantError(
-                f"weight '{name}' of the checkpoint holds NaN or infinity",
-                hint="fetch the checkpoint again, or repair the training run that wrote it",
-            )
+    culprit = weights.first_not_finite()
+    if culprit is not None:
+        return SegQuantError(
+            f"weight '{culprit}' of the checkpoint holds NaN or infinity",
+            hint="fetch the checkpoint again, or repair the training run that wrote it",
+        )
     return SegQuantError(
         f"the float model produces NaN or infinity at '{tensor}' on the calibration inputs",
         hint="check the recorded inputs: their scale, and that they belong to this model",

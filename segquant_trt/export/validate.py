@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.export.sizes import CHECKED, describe, lengths_of
+from segquant_trt.graph.bigfile import Weights, load_graph
 from segquant_trt.models.family import Family
 
 if TYPE_CHECKING:
@@ -36,9 +37,12 @@ def validate(
     worst = 0.0
     for lengths, want, got in zip(cases, expected, actual, strict=True):
         if not np.isfinite(want).all():
+            culprit = Weights(load_graph(model_path), files[0].parent).first_not_finite()
+            because = f": weight '{culprit}' holds some" if culprit else ""
             raise SegQuantError(
-                f"{family.class_name} gives NaN or infinity in float32 at {describe(lengths)}",
-                hint="the weights hold NaN or infinity: fetch the checkpoint again",
+                f"{family.class_name} gives NaN or infinity in float32 at "
+                f"{describe(lengths)}{because}",
+                hint="fetch the checkpoint again, or repair the training run that wrote it",
             )
         scale = float(np.abs(want).max()) or 1.0
         error = float(np.abs(got - want).max()) / scale if got.shape == want.shape else float("inf")

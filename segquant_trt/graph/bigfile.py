@@ -117,20 +117,42 @@ class Weights:
         place = external_range(tensor)
         if place is None:
             return numpy_helper.to_array(tensor)
+        view = self._bytes(name, place)
+        return np.frombuffer(view, dtype=self.dtype(name)).reshape(self.shape(name))
+
+    def read_float32(self, name: str) -> npt.NDArray[np.float32]:
+        """The initializer `name` converted to float32 (a fresh array)."""
+        return np.array(self.read(name), dtype=np.float32)
+
+    def first_not_finite(self) -> str | None:
+        """The first floating-point initializer that holds NaN or infinity, read one by one."""
+        for name in self:
+            # Extension types such as bfloat16 have kind V.
+            if self.dtype(name).kind in "fV" and not np.isfinite(self.read_float32(name)).all():
+                return name
+        return None
+
+    def check_complete(self) -> None:
+        """Check that every external file is there and long enough, without reading it.
+
+        Raises:
+            SegQuantError: naming the file and the first weight that it lacks.
+        """
+        for name, tensor in self._tensors.items():
+            place = external_range(tensor)
+            if place is not None:
+                self._bytes(name, place)
+
+    def _bytes(self, name: str, place: ExternalRange) -> memoryview:
         length = place.length if place.length >= 0 else self.size_bytes(name)
         data = self._map(place.location)
         if length != self.size_bytes(name) or place.offset + length > len(data):
             raise SegQuantError(
                 f"{self._folder / place.location} is too short for weight '{name}': "
                 f"{length} bytes at {place.offset} wanted, the file has {len(data)}",
-                hint="the checkpoint is truncated or changed; fetch it again, then export again",
+                hint="the file is truncated or changed; fetch or make it again",
             )
-        view = memoryview(data)[place.offset : place.offset + length]
-        return np.frombuffer(view, dtype=self.dtype(name)).reshape(self.shape(name))
-
-    def read_float32(self, name: str) -> npt.NDArray[np.float32]:
-        """The initializer `name` converted to float32 (a fresh array)."""
-        return np.array(self.read(name), dtype=np.float32)
+        return memoryview(data)[place.offset : place.offset + length]
 
     def _map(self, location: str) -> mmap.mmap:
         if location not in self._maps:

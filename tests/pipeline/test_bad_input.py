@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 import segquant_trt
 from segquant_trt.errors import SegQuantError
 from segquant_trt.pipeline import compile, run_stage
+from segquant_trt.records.bundle_layout import sealed
 from segquant_trt.records.options import CompileOptions
 from segquant_trt.records.run_folder import RunFolder
 from tests.shared import LazyFolders
@@ -122,8 +123,9 @@ def test_a_checkpoint_that_was_moved(flux_copy: Path) -> None:
     text = location.read_text()
     folder = text.split("folder: ")[1].splitlines()[0]
     location.write_text(text.replace(folder, "/nowhere/at/all", 1))
-    for name in ("calibrate", "rewrite"):
-        assert "/nowhere/at/all" in refusal(stage(name, flux_copy)).what
+    again = CompileOptions(out=flux_copy, force=True)
+    assert "/nowhere/at/all" in refusal(lambda: run_stage("calibrate", again)).what
+    assert "/nowhere/at/all" in refusal(lambda: run_stage("rewrite", again)).what
 
 
 # Records
@@ -300,12 +302,18 @@ def test_a_damaged_bundle_is_refused_by_file(name: str, flux_copy: Path) -> None
 
 def test_a_bundle_whose_manifest_leads_out_of_it(flux_copy: Path) -> None:
     manifest = flux_copy / "bundle" / "manifest.json"
-    edit(manifest, '"weights.bin"', '"../../weights.bin"')
+    plain = json.loads(manifest.read_text())
+    for file in plain["files"]:
+        if file["name"] == "weights.bin":
+            file["name"] = "../../weights.bin"
+    manifest.write_text(json.dumps(sealed(plain)))
     assert "../../weights.bin" in refusal(lambda: segquant_trt.load(flux_copy / "bundle")).what
 
 
 def test_a_bundle_for_another_target(flux_copy: Path) -> None:
-    edit(flux_copy / "bundle" / "manifest.json", '"onnxruntime"', '"gpu9000"')
+    manifest = flux_copy / "bundle" / "manifest.json"
+    plain = json.loads(manifest.read_text()) | {"target": "gpu9000"}
+    manifest.write_text(json.dumps(sealed(plain)))
     assert "gpu9000" in refusal(lambda: segquant_trt.load(flux_copy / "bundle")).what
 
 
@@ -314,6 +322,18 @@ def test_a_path_without_a_bundle(tmp_path: Path) -> None:
 
 
 # The machine
+
+
+def test_a_target_whose_runtime_is_not_installed(
+    flux_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = flux_copy / "plan.yaml"
+    edit(plan, "target: onnxruntime", "target: openvino")
+    run_stage("rewrite", CompileOptions(out=flux_copy))
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    error = refusal(stage("build", flux_copy))
+    assert "openvino" in error.what
+    assert "segquant-trt[openvino]" in error.hint
 
 
 def test_two_runs_into_one_folder(flux_copy: Path, tiny_denoisers: LazyFolders) -> None:
