@@ -12,7 +12,7 @@ Cast from it, which it folds when the session is made.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.safetensors_header import StoredTensor
@@ -23,42 +23,53 @@ if TYPE_CHECKING:
 _ONNX_TYPES = {"F64": "DOUBLE", "F32": "FLOAT", "F16": "FLOAT16", "BF16": "BFLOAT16"}
 
 
-def bind(
-    model: ir.Model,
-    weights: frozenset[str],
-    stored: Mapping[str, StoredTensor],
-    aliases: Mapping[str, tuple[str, ...]],
-) -> None:
-    """Bind every initializer named in `weights`.
+def match(module: Any, stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """The stored tensor of every name in the module's state dict, checked before the long trace.
 
-    Args:
-        stored: the checkpoint's tensors by state-dict name.
-        aliases: further names of a shared parameter; a checkpoint stores it under one of them.
+    A checkpoint stores a shared parameter under one of its names.
 
     Raises:
         SegQuantError: a weight is missing, or has another shape or an unusable type.
     """
+    aliases = _shared_names(module)
+    matched = {}
+    for name, expected in module.state_dict().items():
+        found = next((n for n in (name, *aliases.get(name, ())) if n in stored), None)
+        if found is None:
+            raise SegQuantError(
+                f"weight '{name}' is not in the checkpoint",
+                hint="config.json and weights belong to different models, or a shard is missing",
+            )
+        matched[name] = tensor = stored[found]
+        if tensor.shape != tuple(expected.shape):
+            raise SegQuantError(
+                f"weight '{name}' in {tensor.file} has shape {list(tensor.shape)}; "
+                f"config.json asks for {list(expected.shape)}",
+                hint="config.json and weights belong to different models; fetch both again",
+            )
+        if tensor.dtype not in _ONNX_TYPES:
+            raise SegQuantError(
+                f"weight '{name}' in {tensor.file} is stored as {tensor.dtype}; "
+                f"allowed: {', '.join(_ONNX_TYPES)}",
+                hint="start from the 16- or 32-bit checkpoint",
+            )
+    return matched
+
+
+def bind(model: ir.Model, weights: frozenset[str], matched: Mapping[str, StoredTensor]) -> None:
+    """Bind every initializer named in `weights` to its bytes."""
     import onnx_ir as ir
 
     positions = {id(node): index for index, node in enumerate(model.graph)}
     for name in sorted(weights & model.graph.initializers.keys()):
-        value = model.graph.initializers[name]
-        tensor = _find(name, stored, aliases)
-        assert value.shape is not None
-        expected = value.shape.numpy()
-        if tensor.shape != expected:
-            raise SegQuantError(
-                f"weight '{name}' in {tensor.file} has shape {list(tensor.shape)}; "
-                f"config.json asks for {list(expected)}",
-                hint="config.json and weights belong to different models; fetch both again",
-            )
-        dtype = ir.DataType[_onnx_type(tensor)]
+        value, tensor = model.graph.initializers[name], matched[name]
+        dtype = ir.DataType[_ONNX_TYPES[tensor.dtype]]
         value.const_value = ir.ExternalTensor(
             location=tensor.file,
             offset=tensor.offset_bytes,
             length=tensor.size_bytes,
             dtype=dtype,
-            shape=ir.Shape(expected),
+            shape=ir.Shape(tensor.shape),
             name=name,
         )
         value.type = ir.TensorType(dtype)
@@ -66,26 +77,12 @@ def bind(
             _cast_to_float32(value, positions)
 
 
-def _find(
-    name: str, stored: Mapping[str, StoredTensor], aliases: Mapping[str, tuple[str, ...]]
-) -> StoredTensor:
-    for candidate in (name, *aliases.get(name, ())):
-        if candidate in stored:
-            return stored[candidate]
-    raise SegQuantError(
-        f"weight '{name}' is not in the checkpoint",
-        hint="config.json and weights belong to different models, or a shard is missing",
-    )
-
-
-def _onnx_type(tensor: StoredTensor) -> str:
-    if tensor.dtype not in _ONNX_TYPES:
-        raise SegQuantError(
-            f"weight '{tensor.name}' in {tensor.file} is stored as {tensor.dtype}; "
-            f"allowed: {', '.join(_ONNX_TYPES)}",
-            hint="start from the 16- or 32-bit checkpoint",
-        )
-    return _ONNX_TYPES[tensor.dtype]
+def _shared_names(module: Any) -> dict[str, tuple[str, ...]]:
+    """All state-dict names of every parameter that has more than one."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(tensor), []).append(name)
+    return {name: tuple(group) for group in names.values() if len(group) > 1 for name in group}
 
 
 def _cast_to_float32(weight: ir.Value, positions: Mapping[int, int]) -> None:

@@ -20,10 +20,11 @@ def fake_module(family: Family, config: Mapping[str, Any]) -> tuple[Any, Any]:
     with parameters_on_meta():
         module = family.module_class().from_config(dict(config)).eval()
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(allow_scalar_outputs=True))
+    known: dict[int, tuple[Any, Any]] = {}
     with mode:
         for part in module.modules():
-            _replace(part._parameters, keep=frozenset())
-            _replace(part._buffers, keep=part._non_persistent_buffers_set)
+            _fake_in_place(part._parameters, known, keep=set())
+            _fake_in_place(part._buffers, known, keep=part._non_persistent_buffers_set)
     return module, mode
 
 
@@ -39,7 +40,8 @@ def parameters_on_meta() -> Iterator[None]:
 
     def register_on_meta(module: Any, name: str, parameter: Any) -> None:
         register(module, name, parameter)
-        if parameter is not None:
+        # One that is there already is shared with another module, and stays so.
+        if parameter is not None and not parameter.is_meta:
             module._parameters[name] = torch.nn.Parameter(
                 parameter.detach().to("meta"), requires_grad=False
             )
@@ -52,23 +54,19 @@ def parameters_on_meta() -> Iterator[None]:
         module_class.register_parameter = register
 
 
-def _replace(tensors: dict[str, Any], *, keep: frozenset[str] | set[str]) -> None:
+def _fake_in_place(
+    tensors: dict[str, Any], known: dict[int, tuple[Any, Any]], *, keep: set[str]
+) -> None:
+    """Put fake CPU tensors in the place of `tensors`; what is shared stays shared."""
     import torch
 
     for name, tensor in tensors.items():
         if tensor is None or name in keep:
             continue
-        fake = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-        tensors[name] = (
-            torch.nn.Parameter(fake, requires_grad=False)
-            if isinstance(tensor, torch.nn.Parameter)
-            else fake
-        )
-
-
-def shared_names(module: Any) -> dict[str, tuple[str, ...]]:
-    """All state-dict names of every parameter that has more than one."""
-    names: dict[int, list[str]] = {}
-    for name, tensor in module.named_parameters(remove_duplicate=False):
-        names.setdefault(id(tensor), []).append(name)
-    return {name: tuple(group) for group in names.values() if len(group) > 1 for name in group}
+        if id(tensor) not in known:
+            fake = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+            if isinstance(tensor, torch.nn.Parameter):
+                fake = torch.nn.Parameter(fake, requires_grad=False)
+            # The original is kept alive: its id must not be given to another.
+            known[id(tensor)] = (tensor, fake)
+        tensors[name] = known[id(tensor)][1]

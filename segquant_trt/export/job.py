@@ -80,8 +80,8 @@ def _export(
     out: Path,
     on_progress: OnProgress,
 ) -> None:
-    from segquant_trt.export.bind import bind
-    from segquant_trt.export.fake_model import fake_module, shared_names
+    from segquant_trt.export.bind import bind, match
+    from segquant_trt.export.fake_model import fake_module
     from segquant_trt.export.fold import fold, hide_weights
     from segquant_trt.export.naming import finish
     from segquant_trt.export.trace import trace
@@ -89,11 +89,12 @@ def _export(
 
     on_progress(0.1, f"tracing {family.class_name}")
     module, mode = fake_module(family, config)
+    matched = match(module, read_tensors(checkpoint))
     model = trace(module, mode, family, config)
     on_progress(0.5, "folding constants")
     weights = hide_weights(model)
     fold(model)
-    bind(model, weights, read_tensors(checkpoint), shared_names(module))
+    bind(model, weights, matched)
     finish(model, weights, family.inputs(config), family.output(config))
     on_progress(0.6, "writing the graph")
     atomic_write_bytes(out, serialized(model))

@@ -8,6 +8,7 @@ own way.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ def lower(program: Any) -> ir.Model:
     """The ONNX graph of a `torch.export.ExportedProgram`, unoptimised, weights by name."""
     import torch
 
-    _plain_casts(program)
+    _simplify(program)
     _decompose_only_if_needed(program)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -44,8 +45,8 @@ def lower(program: Any) -> ir.Model:
     return exported.model
 
 
-def _plain_casts(program: Any) -> None:
-    """Every conversion as the one cast that torch's ONNX translation knows, or as nothing."""
+def _simplify(program: Any) -> None:
+    """Conversions as the one cast that ONNX knows; what changes nothing (`x[:]`) goes."""
     import torch
 
     aten = torch.ops.aten
@@ -56,9 +57,19 @@ def _plain_casts(program: Any) -> None:
         elif node.target in (aten.to.dtype, aten.to.dtype_layout, aten.to.device):
             node.replace_all_uses_with(_cast(graph, node, node.args[0]))
             graph.erase_node(node)
+        elif node.target is aten.slice.Tensor and _takes_all(*node.args):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
         elif node.target is aten.outer.default:
             node.args = tuple(_cast(graph, node, argument) for argument in node.args)
     program.graph_module.recompile()
+
+
+def _takes_all(
+    source: Any, dim: int = 0, start: Any = None, end: Any = None, step: Any = 1
+) -> bool:
+    unbounded = end is None or (isinstance(end, int) and end == sys.maxsize)
+    return start in (None, 0) and unbounded and step == 1
 
 
 def _cast(graph: Any, place: Any, source: Any) -> Any:
@@ -91,16 +102,19 @@ def _rms_norm(
     source: Any, normalized_shape: Sequence[int], weight: Any = None, eps: float | None = None
 ) -> Any:
     """x / sqrt(mean(x^2) + eps) * weight over the last axes."""
-    from onnxscript import opset21 as op
+    import onnxscript
 
+    op: Any = onnxscript.opset21
     axes = list(range(-len(normalized_shape), 0))
-    square = op.ReduceMean(op.Mul(source, source), axes, keepdims=1)
+    # This very form is what ONNX Runtime and OpenVINO fuse into one kernel.
+    square = op.ReduceMean(op.Pow(source, 2.0), axes, keepdims=1)
     floor = 1.1920928955078125e-07 if eps is None else eps  # float32's, as torch
     normal = op.Div(source, op.Sqrt(op.Add(square, floor)))
     return normal if weight is None else op.Mul(normal, weight)
 
 
 def _outer(left: Any, right: Any) -> Any:
-    from onnxscript import opset21 as op
+    import onnxscript
 
+    op: Any = onnxscript.opset21
     return op.Mul(op.Unsqueeze(left, [1]), right)

@@ -108,8 +108,9 @@ def _array(value: Any, spec: TensorSpec, batch: int) -> Array:
         value = value.float().numpy() if value.is_floating_point() else value.numpy()
     array: Array = np.asarray(value, dtype=np.dtype(spec.dtype))
     if spec.shape == ("batch",):
-        return np.broadcast_to(array.reshape(-1), (batch,)).copy()
-    if array.ndim == len(spec.shape) + 1 and array.shape[0] == 1:
+        array = np.broadcast_to(array.reshape(-1), (batch,))
+    elif array.ndim == len(spec.shape) + 1 and array.shape[0] == 1:
         # Older pipelines give FLUX's positions a batch axis.
         array = array[0]
-    return np.ascontiguousarray(array)
+    # A copy: pipelines reuse their buffers, callers may keep what they are given.
+    return np.array(array, order="C")
