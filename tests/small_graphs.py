@@ -56,6 +56,7 @@ def save_graph(
         if found is not None and found.type.tensor_type.HasField("shape"):
             output.CopyFrom(found)
     path.parent.mkdir(parents=True, exist_ok=True)
+    (path.parent / "weights.bin").unlink(missing_ok=True)  # onnx.save would append to it
     onnx.save(
         model,
         str(path),

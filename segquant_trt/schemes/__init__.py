@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +61,8 @@ def encoding(scheme: ActivationScheme, *, site: str) -> Encoding | None:
             return None
         case _:
             assert_never(scheme)
+    # A scale edited by hand may have more digits than the float32 that the graph holds.
+    found = replace(found, scale=float(np.float32(found.scale)))
     if not (math.isfinite(found.scale) and found.scale > 0.0 and 0 <= found.zero_point <= 255):
         raise SegQuantError(
             f"site '{site}': {scheme} is impossible; the scale must be positive and finite, "

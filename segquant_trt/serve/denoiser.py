@@ -40,7 +40,7 @@ class CompiledDenoiser:
         return self._drop_in(*arguments, **keywords)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._drop_in, name)
 
