@@ -53,7 +53,7 @@ def test_identity_covers_the_header_alone(file: Path) -> None:
 @pytest.mark.parametrize("kept", [0, 5, 8, 40, -1])
 def test_truncation_is_named(file: Path, kept: int) -> None:
     file.write_bytes(file.read_bytes()[:kept])
-    with pytest.raises(SegQuantError, match="model.safetensors is truncated"):
+    with pytest.raises(SegQuantError, match=r"model\.safetensors is truncated"):
         read_header(file)
 
 
