@@ -15,11 +15,11 @@ import onnx
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import Weights
 from segquant_trt.graph.payload import PayloadWriter
-from segquant_trt.records import WeightPlan
 from segquant_trt.rewrite.emit import FloatBias, WeightCodes
 from segquant_trt.schemes import quantize_weight
 
 _CHUNK_ELEMENTS = 1 << 22
+_BIAS_LIMIT = 2.0**30
 
 
 def write_data(
@@ -44,11 +44,12 @@ def write_data(
         SegQuantError: naming a weight with NaN or infinity, or whose file is too short.
     """
     stored: list[onnx.TensorProto] = []
-    shared: dict[tuple[str, bool, WeightPlan], list[onnx.TensorProto]] = {}
+    shared: dict[object, list[onnx.TensorProto]] = {}
     for index, weight in enumerate(weights):
         if on_progress is not None:
             on_progress(index, len(weights))
-        key = (weight.source, weight.transpose, weight.plan)
+        limit = (weight.bias, weight.step) if weight.bias else None
+        key = (weight.source, weight.transpose, weight.plan, limit)
         if key not in shared:
             shared[key] = _codes(weight, source, writer)
         names = (weight.codes, weight.scale, weight.zero_point)
@@ -76,10 +77,19 @@ def _codes(weight: WeightCodes, source: Weights, writer: PayloadWriter) -> list[
     shape = values.shape
     by_channel = values if weight.transpose or weight.channel_axis == 0 else values.T
     rows = np.ascontiguousarray(by_channel.reshape(by_channel.shape[0], -1))
-    found = quantize_weight(rows, weight.plan)
+    found = quantize_weight(rows, weight.plan, smallest=_smallest_scale(weight, source))
     codes = found.codes.reshape(shape) if weight.channel_axis == 0 else found.codes.T
     zeros = np.zeros(len(found.scale), dtype=np.int8)
     return [writer.put("", array) for array in (codes, found.scale, zeros)]
+
+
+def _smallest_scale(weight: WeightCodes, source: Weights) -> npt.NDArray[np.float32] | None:
+    """Scales at which the bias still fits int32: a channel of tiny weights would lose it."""
+    if weight.bias is None:
+        return None
+    bias = np.abs(source.read_float32(weight.bias))
+    smallest: npt.NDArray[np.float32] = bias / np.float32(weight.step * _BIAS_LIMIT)
+    return smallest
 
 
 def _renamed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:

@@ -21,8 +21,11 @@ class WeightCodes:
     """int8 codes of one site, to be computed from the float initializer `source`.
 
     `transpose`: the codes are stored [K, N] although `source` is [N, K]. `channel_axis` is the
-    output channels' axis of the *codes*. Sites never share the names: ONNX Runtime's move of
-    weights to uint8 (see its backend) fails on an initializer with two readers.
+    output channels' axis of the *codes*. `bias` and `step`: the runtime turns that bias into int32
+    in units of `step` times the weight's scale, which must therefore not be too small for it.
+
+    Sites never share the names: ONNX Runtime's move of weights to uint8 (see its backend) fails
+    on an initializer with two readers.
     """
 
     site: str
@@ -33,6 +36,8 @@ class WeightCodes:
     transpose: bool
     channel_axis: int
     plan: WeightPlan
+    bias: str | None
+    step: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +63,7 @@ class Emitter:
 
     def linear(self, node: NodeProto, site: LinearSite, plan: WeightPlan, codes: Encoding) -> None:
         """A MatMul, or a Gemm as MatMul and Add."""
-        operands = [self._activation(node.input[0], codes), self._weight(site, plan)]
+        operands = [self._activation(node.input[0], codes), self._weight(site, plan, codes)]
         changed = copied(node)
         changed.op_type = "MatMul"
         changed.name = node_name(node)
@@ -95,7 +100,7 @@ class Emitter:
     ) -> None:
         """A Conv, its output requantised where the target wants it."""
         assert plan.weight is not None
-        operands = [self._activation(node.input[0], codes), self._weight(site, plan.weight)]
+        operands = [self._activation(node.input[0], codes), self._weight(site, plan.weight, codes)]
         if site.bias is not None:
             operands.append(self._float_bias(site.bias, (site.out_features,)))
         else:
@@ -126,7 +131,8 @@ class Emitter:
             quantize_pair(source, stored, result, scale=names[0], zero_point=names[1])
         )
 
-    def _weight(self, site: LinearSite, plan: WeightPlan) -> str:
+    def _weight(self, site: LinearSite, plan: WeightPlan, activation: Encoding) -> str:
+        integer_bias = site.op == "Conv" and self._placement.requantize_conv_output
         codes = self._names.fresh(f"{site.weight}_int8")
         made = WeightCodes(
             site=site.name,
@@ -137,6 +143,8 @@ class Emitter:
             transpose=site.weight_layout == "NK",
             channel_axis=0 if site.weight_layout == "NCHW" else 1,
             plan=plan,
+            bias=site.bias if integer_bias else None,
+            step=activation.scale,
         )
         self.weights.append(made)
         result = self._names.fresh(f"{codes}_decoded")

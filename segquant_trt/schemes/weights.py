@@ -27,10 +27,15 @@ class QuantizedWeight:
         return values
 
 
-def quantize_weight(rows: npt.NDArray[np.float32], plan: WeightPlan) -> QuantizedWeight:
+def quantize_weight(
+    rows: npt.NDArray[np.float32],
+    plan: WeightPlan,
+    *,
+    smallest: npt.NDArray[np.float32] | None = None,
+) -> QuantizedWeight:
     """Quantise float32[N, K], output channels first.
 
-    An all-zero channel gets scale 1 and codes 0.
+    An all-zero channel gets scale 1 and codes 0. `smallest`: float32[N], scales are at least this.
     """
     limit = np.float32(2 ** (plan.bits - 1) - 1)
     scale = np.empty(len(rows), dtype=np.float32)
@@ -39,6 +44,8 @@ def quantize_weight(rows: npt.NDArray[np.float32], plan: WeightPlan) -> Quantize
     for start in range(0, len(rows), step):
         block = slice(start, start + step)
         scale[block] = _scales(rows[block], plan, limit)
+        if smallest is not None:
+            scale[block] = np.maximum(scale[block], smallest[block])
         ratio = np.rint(rows[block] / scale[block, None])
         codes[block] = np.clip(ratio, -limit, limit)
     return QuantizedWeight(codes=codes, scale=scale)

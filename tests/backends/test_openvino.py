@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 from onnx import helper
@@ -149,11 +150,12 @@ def test_a_site_left_in_float_is_not_reported_as_integer(tmp_path: Path) -> None
     }
 
 
-def test_float_weights_are_read_where_they_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32])
+def test_float_weights_are_read_where_they_are(tmp_path: Path, dtype: type) -> None:
     """Weights beyond 64 KiB are bound by reference, from a folder other than the graph's."""
     weight = full_range_weight((192, 256), 6)
     nodes = linear_nodes("fc", "x", "y", bias=True, stored=True)
-    weights = {"fc.weight": weight.astype(np.float16), "fc.bias": weight[:, 0].astype(np.float16)}
+    weights = {"fc.weight": weight.astype(dtype), "fc.bias": weight[:, 0].astype(dtype)}
     path = save_graph(tmp_path / "model.onnx", nodes, {"x": ["n", "t", 256]}, ["y"], weights)
     elsewhere = tmp_path / "checkpoint"
     elsewhere.mkdir()

@@ -157,6 +157,53 @@ def test_convolution(tmp_path: Path, backend: Backend, kind: Kind, bias: bool, s
         assert_float_rounding(found, wanted)
 
 
+@backends
+def test_tiny_channels_keep_their_bias(tmp_path: Path, backend: Backend) -> None:
+    """The int32 bias of a requantised convolution is in units that a dead channel makes tiny."""
+    weight = full_range_weight((16, 12, 3, 3), 2)
+    weight[3] *= np.float32(1e-14)
+    weight[4] = 0.0
+    shift = np.full(16, -2.5, dtype=np.float32)
+    weights = {"conv.weight": weight, "conv.bias": shift}
+    node = helper.make_node("Conv", ["x", *weights], ["y"], name="conv", pads=[1] * 4)
+    model = save_graph(tmp_path / "m.onnx", [node], {"x": ["n", 12, "h", "w"]}, ["y"], weights)
+    x = away_from_ties((2, 12, 6, 6), 4, low=-128, high=127)
+    span = (-4.0, 4.0)
+    quantized, facts = quantize(
+        tmp_path / "q", backend, "symmetric", model, output_ranges={"conv": span}
+    )
+    found = execute(backend, quantized, facts, {"x": x})["y"][:, 3:5]
+    assert np.abs(found + 2.5).max() <= 0.5 * output_encoding(*span).scale + 1e-6
+
+
+@backends
+@pytest.mark.parametrize("dimensions", [1, 3])
+def test_convolutions_of_other_ranks(tmp_path: Path, backend: Backend, dimensions: int) -> None:
+    weight = full_range_weight((16, 12, *[3] * dimensions), 2)
+    node = helper.make_node(
+        "Conv", ["x", "conv.weight"], ["y"], name="conv", pads=[1] * 2 * dimensions
+    )
+    dims = ["n", 12, *[f"d{i}" for i in range(dimensions)]]
+    model = save_graph(tmp_path / "m.onnx", [node], {"x": dims}, ["y"], {"conv.weight": weight})
+    x = away_from_ties((2, 12, *[5] * dimensions), 4, low=-128, high=127)
+    values = np.pad(
+        fake_quantize(x, scheme_of("symmetric")).astype(np.float64),
+        [(0, 0), (0, 0), *[(1, 1)] * dimensions],
+    )
+    axes = tuple(range(2, 2 + dimensions))
+    windows = np.lib.stride_tricks.sliding_window_view(values, (3,) * dimensions, axis=axes)
+    space = "xyz"[:dimensions]
+    taps = "ijk"[:dimensions]
+    wanted = np.einsum(f"nc{space}{taps},oc{taps}->no{space}", windows, weight)
+    span = (float(wanted.min()), float(wanted.max()))
+    quantized, facts = quantize(
+        tmp_path / "q", backend, "symmetric", model, output_ranges={"conv": span}
+    )
+    found = execute(backend, quantized, facts, {"x": x})["y"]
+    step = output_encoding(*span).scale if backend.placement.requantize_conv_output else 0.0
+    assert np.abs(found - wanted).max() <= step * (0.5 + 1e-3) + 1e-6 * np.abs(wanted).max()
+
+
 def convolved(x: Array, weight: Array, stride: int, groups: int) -> Array:
     """Zero-padded convolution in float64."""
     outputs, per_group, kernel, _ = weight.shape

@@ -124,14 +124,23 @@ def _mapped(tensor: onnx.TensorProto, weights: Weights, folder: Path) -> Array:
     )
 
 
-def _bind(network: Any, large: Mapping[str, Array]) -> None:
+def _constant(array: Array) -> Any:
+    from openvino import Shape, Tensor, Type
     from openvino.op import Constant
 
+    if array.dtype.name != "bfloat16":
+        return Constant(array, shared_memory=True)
+    # OpenVINO does not know NumPy's extension type, but takes its bits.
+    tensor = Tensor(array.view(np.uint16), Shape(array.shape), Type.bf16)
+    return Constant(tensor, shared_memory=True)
+
+
+def _bind(network: Any, large: Mapping[str, Array]) -> None:
     for parameter in network.get_parameters():
         found = large.keys() & parameter.output(0).get_names()
         if found:
             name = found.pop()
-            constant = Constant(large[name], shared_memory=True)
+            constant = _constant(large[name])
             constant.set_friendly_name(name)
             parameter.output(0).replace(constant.output(0))
             network.remove_parameter(parameter)
