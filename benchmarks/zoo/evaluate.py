@@ -1,4 +1,4 @@
-"""Judge the shipped models: `python benchmarks/zoo/evaluate.py`, some ten minutes on two cores.
+"""Judge the shipped models: `python benchmarks/zoo/evaluate.py`, some ten minutes on one core.
 
 Prints the acceptance figures, writes benchmarks/results/zoo.json and the README's sample sheet.
 """
@@ -123,7 +123,7 @@ def hardware() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=1000)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--models", nargs="+", choices=BASES, default=BASES)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
