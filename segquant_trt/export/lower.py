@@ -55,14 +55,18 @@ def _simplify(program: Any) -> None:
         if node.target is aten._assert_tensor_metadata.default:
             graph.erase_node(node)
         elif node.target in (aten.to.dtype, aten.to.dtype_layout, aten.to.device):
-            node.replace_all_uses_with(_cast(graph, node, node.args[0]))
-            graph.erase_node(node)
+            _put_in_place(program, node, _cast(graph, node, node.args[0]))
         elif node.target is aten.slice.Tensor and _takes_all(*node.args):
-            node.replace_all_uses_with(node.args[0])
-            graph.erase_node(node)
+            _put_in_place(program, node, node.args[0])
         elif node.target is aten.outer.default:
             node.args = tuple(_cast(graph, node, argument) for argument in node.args)
     program.graph_module.recompile()
+
+
+def _put_in_place(program: Any, old: Any, new: Any) -> None:
+    old.replace_all_uses_with(new)
+    program.graph_signature.replace_all_uses(old.name, new.name)
+    program.graph_module.graph.erase_node(old)
 
 
 def _takes_all(

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segquant_trt.errors import SegQuantError
+from segquant_trt.export.bind import match
 from segquant_trt.export.sizes import CHECKED, describe, lengths_of
 from segquant_trt.graph.bigfile import Weights, load_graph
+from segquant_trt.models.checkpoint import read_tensors
 from segquant_trt.models.family import Family
 
 if TYPE_CHECKING:
@@ -87,19 +89,13 @@ def load_module(files: Iterable[Path], family: Family, config: Mapping[str, Any]
 
     from segquant_trt.export.fake_model import parameters_on_meta
 
-    state = {
-        name: tensor.to(torch.float32) for file in files for name, tensor in load_file(file).items()
-    }
+    files = tuple(files)
     with parameters_on_meta():
         module = family.module_class().from_config(dict(config)).eval()
-    missing, _ = module.load_state_dict(state, strict=False, assign=True)
-    # Shared parameters are stored once: what is still on meta is really missing.
-    unset = [name for name in missing if module.get_parameter(name).is_meta]
-    if unset:
-        raise SegQuantError(
-            f"weight '{unset[0]}' is not in the checkpoint",
-            hint="config.json and weights belong to different models, or a shard is missing",
-        )
+    matched = match(module, read_tensors(files))
+    loaded = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    state = {name: loaded[stored.name].to(torch.float32) for name, stored in matched.items()}
+    module.load_state_dict(state, assign=True)
     return module
 
 
