@@ -38,6 +38,9 @@ class Family(ABC):
     component: ClassVar[Literal["unet", "transformer"]]
     timestep: ClassVar[str] = "timestep"
     timestep_range: ClassVar[tuple[float, float]] = (0.0, 1000.0)
+    # The constructor's defaults of what a family reads: published configurations leave keys out,
+    # and importing diffusers to ask takes seconds.
+    defaults: ClassVar[Mapping[str, Any]] = {}
 
     @abstractmethod
     def sizes(self, config: Config) -> tuple[AxisRange, ...]:
@@ -62,6 +65,10 @@ class Family(ABC):
     @abstractmethod
     def cut(self, config: Config) -> dict[str, Any]:
         """The same architecture with two blocks per kind and few heads, for validation."""
+
+    def complete(self, config: Config) -> dict[str, Any]:
+        """`config` with the constructor's defaults for the keys that it leaves out."""
+        return {**self.defaults, **config}
 
     def input_axes(self, config: Config) -> dict[str, dict[int, str]]:
         """Dynamic axes by input name: position to axis name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from segquant_trt.models.family import BATCH, OUTPUT, Config, Family, concrete_shape
 from segquant_trt.records import AxisRange, TensorSpec
@@ -24,6 +24,19 @@ class Flux(Family):
     module = "diffusers.models.transformers.transformer_flux"
     component = "transformer"
     timestep_range = (0.0, 1.0)
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "patch_size": 1,
+        "in_channels": 64,
+        "out_channels": None,
+        "num_layers": 19,
+        "num_single_layers": 38,
+        "attention_head_dim": 128,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 4096,
+        "pooled_projection_dim": 768,
+        "guidance_embeds": False,
+        "axes_dims_rope": [16, 56, 56],
+    }
 
     def sizes(self, config: Config) -> tuple[AxisRange, ...]:
         return (
@@ -42,15 +55,15 @@ class Flux(Family):
             "img_ids": ("tokens", positions),
             "txt_ids": ("text", positions),
         }
-        if config.get("guidance_embeds"):
+        if config["guidance_embeds"]:
             shapes["guidance"] = ("batch",)
         return tuple(
             TensorSpec(name=name, dtype="float32", shape=shape) for name, shape in shapes.items()
         )
 
     def output(self, config: Config) -> TensorSpec:
-        channels = config.get("out_channels") or config["in_channels"]
-        channels *= config.get("patch_size", 1) ** 2
+        channels = config["out_channels"] or config["in_channels"]
+        channels *= config["patch_size"] ** 2
         return TensorSpec(name=OUTPUT, dtype="float32", shape=("batch", "tokens", channels))
 
     def prompt_inputs(self, config: Config) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from segquant_trt.models.family import BATCH, OUTPUT, Config, Family
 from segquant_trt.records import AxisRange, TensorSpec
@@ -15,6 +16,21 @@ class SD3(Family):
     class_name = "SD3Transformer2DModel"
     module = "diffusers.models.transformers.transformer_sd3"
     component = "transformer"
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "sample_size": 128,
+        "patch_size": 2,
+        "in_channels": 16,
+        "num_layers": 18,
+        "attention_head_dim": 64,
+        "num_attention_heads": 18,
+        "joint_attention_dim": 4096,
+        "caption_projection_dim": 1152,
+        "pooled_projection_dim": 2048,
+        "out_channels": 16,
+        "pos_embed_max_size": 96,
+        "dual_attention_layers": [],
+        "qk_norm": None,
+    }
 
     def sizes(self, config: Config) -> tuple[AxisRange, ...]:
         patch, limit = config["patch_size"], config["pos_embed_max_size"]
@@ -43,7 +59,7 @@ class SD3(Family):
         )
 
     def output(self, config: Config) -> TensorSpec:
-        channels = config.get("out_channels") or config["in_channels"]
+        channels = config["out_channels"] or config["in_channels"]
         return TensorSpec(
             name=OUTPUT, dtype="float32", shape=("batch", channels, "height", "width")
         )
@@ -53,7 +69,7 @@ class SD3(Family):
 
     def cut(self, config: Config) -> dict[str, Any]:
         """Two blocks of each kind present (with dual attention, without, the last one)."""
-        dual = set(config.get("dual_attention_layers") or ())
+        dual = set(config["dual_attention_layers"] or ())
         layers = config["num_layers"]
         with_dual = [i for i in range(layers) if i in dual][:2]
         plain = [i for i in range(layers) if i not in dual][-2:]

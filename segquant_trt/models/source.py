@@ -114,7 +114,7 @@ def _denoiser(
             f"{folder / 'config.json'} is not a diffusers configuration: no '_class_name'",
             hint="give a folder written by diffusers' save_pretrained",
         )
-    family_for(class_name)
+    family = family_for(class_name)
     if "quantization_config" in config:
         raise SegQuantError(
             f"{folder} is already quantised (config.json has 'quantization_config')",
@@ -127,7 +127,7 @@ def _denoiser(
         pipeline_folder=pipeline,
         denoiser_folder=folder,
         class_name=class_name,
-        config=settings,
+        config=family.complete(settings),
         checkpoint=find_checkpoint(folder),
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.models.family import BATCH, OUTPUT, Config, Family
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 _TEXT_EMBEDS = "added_cond_kwargs.text_embeds"
 _TIME_IDS = "added_cond_kwargs.time_ids"
-_PER_BLOCK = ("only_cross_attention", "layers_per_block", "num_attention_heads")
 
 
 class UNet2DCondition(Family):
@@ -26,10 +26,31 @@ class UNet2DCondition(Family):
     module = "diffusers.models.unets.unet_2d_condition"
     component = "unet"
     timestep_range = (0.0, 999.0)
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "sample_size": None,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": [320, 640, 1280, 1280],
+        "layers_per_block": 2,
+        "norm_num_groups": 32,
+        "cross_attention_dim": 1280,
+        "transformer_layers_per_block": 1,
+        "encoder_hid_dim": None,
+        "encoder_hid_dim_type": None,
+        "attention_head_dim": 8,
+        "num_attention_heads": None,
+        "class_embed_type": None,
+        "addition_embed_type": None,
+        "addition_time_embed_dim": None,
+        "num_class_embeds": None,
+        "time_embedding_dim": None,
+        "time_cond_proj_dim": None,
+        "projection_class_embeddings_input_dim": None,
+    }
 
     def sizes(self, config: Config) -> tuple[AxisRange, ...]:
         multiple = 2 ** (len(config["block_out_channels"]) - 1)
-        size = config.get("sample_size") or 64
+        size = config["sample_size"] or 64
         height, width = size if isinstance(size, (list, tuple)) else (size, size)
         limit = multiple * max(256, 4 * height, 4 * width)
         edges = (("height", height), ("width", width))
@@ -55,7 +76,7 @@ class UNet2DCondition(Family):
             _floats("encoder_hidden_states", "batch", "text", _text_width(config)),
         ]
         specs += _class_labels(config)
-        if config.get("time_cond_proj_dim"):
+        if config["time_cond_proj_dim"]:
             specs.append(_floats("timestep_cond", "batch", config["time_cond_proj_dim"]))
         specs += _added_conditions(config)
         return tuple(specs)
@@ -71,16 +92,14 @@ class UNet2DCondition(Family):
     def cut(self, config: Config) -> dict[str, Any]:
         """One layer per resolution (so two resnets going up); widths stay multiples of groups."""
         channels = config["block_out_channels"]
-        heads = config.get("num_attention_heads") or config["attention_head_dim"]
+        heads = config["num_attention_heads"] or config["attention_head_dim"]
         per_level = heads if isinstance(heads, (list, tuple)) else [heads] * len(channels)
-        unit = config.get("norm_num_groups") or 1
-        smallest = [_least_common(unit, count) for count in per_level]
+        unit = config["norm_num_groups"] or 1
+        smallest = [math.lcm(unit, count) for count in per_level]
         return dict(config) | {
             "layers_per_block": 1,
             "block_out_channels": [min(a, b) for a, b in zip(smallest, channels, strict=True)],
-            "transformer_layers_per_block": _capped(
-                config.get("transformer_layers_per_block", 1), 2
-            ),
+            "transformer_layers_per_block": _capped(config["transformer_layers_per_block"], 2),
             "reverse_transformer_layers_per_block": None,
         }
 
@@ -108,20 +127,20 @@ def _floats(name: str, *shape: int | str) -> TensorSpec:
 
 
 def _text_width(config: Config) -> int:
-    width = config.get("encoder_hid_dim") or config["cross_attention_dim"]
+    width = config["encoder_hid_dim"] or config["cross_attention_dim"]
     return int(width[0] if isinstance(width, (list, tuple)) else width)
 
 
 def _class_labels(config: Config) -> list[TensorSpec]:
-    kind = config.get("class_embed_type")
+    kind = config["class_embed_type"]
     if kind is None:
-        if config.get("num_class_embeds") is None:
+        if config["num_class_embeds"] is None:
             return []
         return [TensorSpec(name="class_labels", dtype="int64", shape=("batch",))]
     if kind == "timestep":
         return [_floats("class_labels", "batch")]
     if kind == "identity":
-        width = config.get("time_embedding_dim") or 4 * config["block_out_channels"][0]
+        width = config["time_embedding_dim"] or 4 * config["block_out_channels"][0]
     elif kind in ("projection", "simple_projection"):
         width = config["projection_class_embeddings_input_dim"]
     else:
@@ -132,10 +151,10 @@ def _class_labels(config: Config) -> list[TensorSpec]:
 
 
 def _added_conditions(config: Config) -> list[TensorSpec]:
-    hidden = config.get("encoder_hid_dim_type")
+    hidden = config["encoder_hid_dim_type"]
     if hidden not in (None, "text_proj"):
         raise _unsupported("encoder_hid_dim_type", hidden, "null, text_proj")
-    kind = config.get("addition_embed_type")
+    kind = config["addition_embed_type"]
     if kind in (None, "text"):
         return []
     if kind != "text_time":
@@ -155,12 +174,6 @@ def _unsupported(key: str, value: object, allowed: str) -> SegQuantError:
         f"UNet2DConditionModel with {key} = {value!r} is not supported; supported: {allowed}",
         hint="only text-conditioned UNets can be exported; choose another model",
     )
-
-
-def _least_common(a: int, b: int) -> int:
-    import math
-
-    return math.lcm(a, b)
 
 
 def _capped(value: Any, limit: int) -> Any:

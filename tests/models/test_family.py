@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -87,19 +88,15 @@ def test_the_cut_of_a_large_model_is_small() -> None:
 
 def test_sdxl_sizes_of_the_published_models() -> None:
     base = {
-        "in_channels": 4,
         "cross_attention_dim": 2048,
         "addition_embed_type": "text_time",
         "addition_time_embed_dim": 256,
         "projection_class_embeddings_input_dim": 2816,
     }
-    refiner = base | {
-        "cross_attention_dim": 1280,
-        "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": 2560,
-    }
+    refiner = base | {"cross_attention_dim": 1280, "projection_class_embeddings_input_dim": 2560}
     unet = family_for("UNet2DConditionModel")
-    shapes = [{s.name: s.shape[-1] for s in unet.inputs(config)} for config in (base, refiner)]
+    configs = [unet.complete(config) for config in (base, refiner)]
+    shapes = [{spec.name: spec.shape[-1] for spec in unet.inputs(config)} for config in configs]
     assert [s["added_cond_kwargs.text_embeds"] for s in shapes] == [1280, 1280]
     assert [s["added_cond_kwargs.time_ids"] for s in shapes] == [6, 5]
 
@@ -114,6 +111,19 @@ def test_examples_are_seeded() -> None:
     assert 0 <= one["timestep"].min() < one["timestep"].max() <= 1
     # A 3 x 4 grid, row by row.
     assert one["img_ids"].tolist() == [[0, n // 4, n % 4] for n in range(12)]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_defaults_are_those_of_the_constructor(family: Family) -> None:
+    signature = inspect.signature(family.module_class().__init__).parameters
+    for name, default in family.defaults.items():
+        expected = signature[name].default
+        assert default == (list(expected) if isinstance(expected, tuple) else expected)
+    bare = family.complete({})
+    assert family.inputs(bare)
+    assert family.output(bare)
+    assert family.sizes(bare)
+    assert family.cut(bare)
 
 
 def test_dotted_names_become_nested_dicts() -> None:
