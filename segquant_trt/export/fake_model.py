@@ -14,11 +14,16 @@ def fake_module(family: Family, config: Mapping[str, Any]) -> tuple[Any, Any]:
 
     Buffers that a checkpoint does not store keep their real values: the graph needs them.
     """
+    import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    with parameters_on_meta():
+    with torch.device("meta"):
         module = family.module_class().from_config(dict(config)).eval()
+    if any(map(_has_computed_tensors, module.modules())):
+        # Only then are buffers worth computing: SD3.5's stored one takes a gigabyte on the way.
+        with parameters_on_meta():
+            module = family.module_class().from_config(dict(config)).eval()
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(allow_scalar_outputs=True))
     known: dict[int, tuple[Any, Any]] = {}
     with mode:
@@ -52,6 +57,14 @@ def parameters_on_meta() -> Iterator[None]:
         yield
     finally:
         module_class.register_parameter = register
+
+
+def _has_computed_tensors(part: Any) -> bool:
+    """Whether a module holds tensors that come from no checkpoint."""
+    import torch
+
+    plain = any(isinstance(value, torch.Tensor) for value in vars(part).values())
+    return plain or bool(part._non_persistent_buffers_set)
 
 
 def _fake_in_place(

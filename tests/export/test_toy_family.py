@@ -29,7 +29,7 @@ WIDTH = 6
 
 
 class Awkward(torch.nn.Module):
-    """Two layers that share a weight, a stored buffer, and one that no checkpoint stores."""
+    """Two layers that share a weight; a stored buffer, one that is not, and a plain tensor."""
 
     stored: torch.Tensor
     computed: torch.Tensor
@@ -41,6 +41,7 @@ class Awkward(torch.nn.Module):
         self.second.weight = self.first.weight
         self.register_buffer("stored", torch.zeros(WIDTH))
         self.register_buffer("computed", torch.arange(WIDTH) ** 0.5, persistent=False)
+        self.plain = torch.linspace(0.0, 1.0, WIDTH)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Awkward:
@@ -49,7 +50,7 @@ class Awkward(torch.nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, timestep: torch.Tensor, return_dict: bool = True
     ) -> tuple[torch.Tensor]:
-        x = torch.sin(self.first(hidden_states[:, :, :]) * timestep[:, None, None])
+        x = torch.sin(self.first(hidden_states[:, :, :]) * timestep[:, None, None]) + self.plain
         x = self.second(x + self.stored) * self.computed.to(torch.float64)
         rows = torch.outer(timestep, torch.arange(WIDTH, dtype=torch.float64))
         return ((x + rows[:, None]).to(torch.float32),)
