@@ -96,7 +96,7 @@ def sample_sheet(samples: dict[str, ZooSamples], path: Path) -> None:
         axis.imshow(sheet, cmap="gray_r", vmin=0.0, vmax=1.0, interpolation="nearest")
         axis.set_title(name, fontsize=9)
         axis.set_axis_off()
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    figure.savefig(path, dpi=150, bbox_inches="tight", metadata={"Software": None})
     pyplot.close(figure)
 
 

@@ -28,15 +28,15 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 
 CHANNEL_FACTORS = (32.0, 16.0, 8.0)
 """Powers of two for the chosen channels of a rescaled activation."""
 
-GATED_FACTORS = (8.0, 4.0, 2.0)
+GATED_FACTORS = (4.0, 2.0, 2.0)
 """The same after GEGLU, where a product of two activations has heavy tails already."""
 
-PAIR_GAIN = 4.0
+PAIR_GAIN = 2.0
 """Power of two by which a pair of hidden units exceeds the strongest other unit."""
 
 Weights: TypeAlias = dict[str, npt.NDArray[np.float64]]
