@@ -12,9 +12,8 @@ from onnx import helper
 
 from segquant_trt.backends import backend_for
 from segquant_trt.backends.openvino import OpenVino, float_session
-from segquant_trt.backends.openvino.probe import arithmetic
+from segquant_trt.backends.openvino.probe import WAYS, Way, exact_way, prepared
 from segquant_trt.backends.openvino.session import Session, compile_graph, core
-from segquant_trt.backends.openvino.split import split_weights
 from segquant_trt.errors import MissingDependencyError, SegQuantError
 from segquant_trt.graph.bigfile import load_graph
 from segquant_trt.records import KeepFloat
@@ -79,7 +78,7 @@ def test_only_saturation_makes_native_sums_wrong(tmp_path: Path, node: str, with
     x = away_from_ties(shape, 2, low=-128, high=127)
     session = Session(compile_graph(model, tmp_path, {codes.name: small}, threads=1))
     error = relative_error(session.run({"x": x})["y"], expected(x, small * scale, node))
-    if within == 64 or arithmetic() == "native" or node == "depthwise":
+    if within == 64 or exact_way() in ("native", "padded") or node == "depthwise":
         assert error < 1e-6
     else:
         assert error > 0.02
@@ -107,20 +106,49 @@ def _read(model, path: Path, name: str) -> Array:
     return Weights(model, path.parent).read(name)
 
 
+@pytest.mark.parametrize("way", ["split", "split and padded"])
 @pytest.mark.parametrize("node", list(NODES))
-def test_split_sums_are_exact_and_integer(tmp_path: Path, node: str) -> None:
+def test_split_sums_are_exact_on_every_cpu(tmp_path: Path, node: str, way: Way) -> None:
+    """With and without padding of its own; halves stay within 64, where nothing saturates."""
     weight = full_range_weight(NODES[node], 3)
     quantized = one_site(tmp_path, NODES[node], weight)
-    halves, arrays = split_weights(load_graph(quantized), tmp_path)
-    first, second = (arrays[f"site.weight_int8{half}"] for half in ("", "/half"))
-    assert max(np.abs(first.astype(int)).max(), np.abs(second.astype(int)).max()) <= 64
-    stored = _read(load_graph(quantized), quantized, "site.weight_int8")
-    np.testing.assert_array_equal(first.astype(int) + second, stored)
+    graph, arrays = prepared(load_graph(quantized), tmp_path, way)
+    first, second = (arrays[f"site.weight_int8{half}"].astype(int) for half in ("", "/half"))
+    assert max(np.abs(first).max(), np.abs(second).max()) <= 64
+    np.testing.assert_array_equal(
+        first + second, _read(load_graph(quantized), quantized, "site.weight_int8")
+    )
+    convolutions = [n for n in graph.graph.node if n.op_type == "Conv"]
+    pads = {
+        amount for n in convolutions for a in n.attribute if a.name == "pads" for amount in a.ints
+    }
+    assert pads <= ({0} if way == "split and padded" else {0, 1})
     shape = (2, 7, 48) if node == "linear" else (1, 48, 6, 7)
     x = away_from_ties(shape, 4, low=-128, high=127)
-    session = Session(compile_graph(halves, tmp_path, arrays, threads=1))
+    session = Session(compile_graph(graph, tmp_path, arrays, threads=1))
     matrix = weight.T if node == "linear" else weight
     assert relative_error(session.run({"x": x})["y"], expected(x, matrix, node)) < 1e-6
+
+
+def test_the_first_right_way_is_taken_and_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from segquant_trt.backends.openvino import probe
+
+    assert exact_way() in WAYS
+    tried: list[Way] = []
+
+    def wrong(model, folder, way):
+        tried.append(way)
+        return prepared(model, folder, "native")
+
+    monkeypatch.setattr(probe, "prepared", wrong)
+    monkeypatch.setattr(probe, "_right", lambda found, wanted: len(tried) == 3)
+    exact_way.cache_clear()
+    assert exact_way() == "padded"
+    monkeypatch.setattr(probe, "_right", lambda found, wanted: False)
+    exact_way.cache_clear()
+    with pytest.raises(SegQuantError, match="int8 arithmetic is wrong on this CPU"):
+        exact_way()
+    exact_way.cache_clear()
 
 
 def test_a_site_left_in_float_is_not_reported_as_integer(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segquant_trt.backends.base import Array, Runner, SiteProof
-from segquant_trt.backends.openvino.probe import arithmetic
+from segquant_trt.backends.openvino.probe import exact_way, prepared
 from segquant_trt.backends.openvino.session import Session, compile_graph, core, float_session
-from segquant_trt.backends.openvino.split import HALF, split_weights
+from segquant_trt.backends.openvino.split import HALF
 from segquant_trt.backends.placement import Placement
 from segquant_trt.graph.bigfile import load_graph
 from segquant_trt.records import Target
@@ -68,9 +68,8 @@ class OpenVino:
 
 
 def _open(model_path: Path, threads: int | None) -> Session:
-    model = load_graph(model_path)
     folder = model_path.parent
-    graph, arrays = split_weights(model, folder) if arithmetic() == "split" else (model, {})
+    graph, arrays = prepared(load_graph(model_path), folder, exact_way())
     return Session(compile_graph(graph, folder, arrays, threads=threads))
 
 
