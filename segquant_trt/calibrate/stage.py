@@ -25,6 +25,7 @@ from segquant_trt.records.recordings import (
 )
 
 SYNTHETIC_STEPS = 8
+_SYNTHETIC_AT_MOST = {"tokens": 1024, "height": 64, "width": 64}  # noise looks alike at any size
 _EXCERPT_STEPS = 8
 _COLLECT_BATCH = 16
 
@@ -100,7 +101,10 @@ def synthetic_inputs(spec: ModelSpec, *, seed: int) -> dict[str, Array]:
     are not seen, and their ranges may be clipped.
     """
     family = family_for(spec.class_name)
-    lengths = {axis.name: axis.typical for axis in spec.axes}
+    lengths = {
+        axis.name: max(axis.minimum, min(axis.typical, _SYNTHETIC_AT_MOST.get(axis.name, 1 << 30)))
+        for axis in spec.axes
+    }
     low, high = family.timestep_range
     calls = []
     for index, value in enumerate(np.linspace(high, low, SYNTHETIC_STEPS + 1)[:-1]):

@@ -48,7 +48,7 @@ class RunFolder:
         """
         try:
             self._state.mkdir(parents=True, exist_ok=True)
-            stream = (self.path / ".lock").open("w")
+            stream = (self.path / ".lock").open("a")
         except FileExistsError as error:
             raise SegQuantError(
                 f"{self.path} is a file; the output must be a folder",

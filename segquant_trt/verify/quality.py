@@ -22,6 +22,7 @@ from segquant_trt.verify.free_running import (
 from segquant_trt.verify.teacher_forced import TeacherForced
 
 _PICTURES = 20
+_FLOOR_SEEDS = 16  # the float16 floor varies little from seed to seed
 _FIGURES = (
     "latent_sqnr_db",
     "latent_sqnr_db_float16",
@@ -80,19 +81,23 @@ def verify_loop(
     forced = TeacherForced(
         denoisers.reference, denoisers.quantized, denoisers.float16, timestep=request.timestep
     )
-    reference = run("float trajectories", forced, request.seeds)
-    half = run("float16 trajectories", denoisers.float16, request.seeds)
+    head = run("float trajectories", forced, request.seeds[:_FLOOR_SEEDS])
+    half = run("float16 trajectories", denoisers.float16, head.seeds)
+    forced.floor = False
+    rest = request.seeds[_FLOOR_SEEDS:]
+    reference = _joined(head, run("more float trajectories", forced, rest) if rest else None)
     more = request.judged_seeds if judge is not None else request.seeds
     quantized = run("quantised trajectories", denoisers.quantized, more)
     figures = {
         "latent_sqnr_db": latent_sqnr_db(reference, quantized.first(count)),
-        "latent_sqnr_db_float16": latent_sqnr_db(reference, half),
+        "latent_sqnr_db_float16": latent_sqnr_db(head, half),
         **image_figures(reference, quantized.first(count)),
     }
     if judge is not None:
-        rest = run("float images", denoisers.reference, more[count:]) if more[count:] else None
+        unseen = more[count:]
+        extra = run("float images", denoisers.reference, unseen) if unseen else None
         figures.update(judged(quantized, judge, suffix=""))
-        figures.update(judged(_joined(reference, rest), judge, suffix="_float"))
+        figures.update(judged(_joined(reference, extra), judge, suffix="_float"))
     quality = _quality(
         request, forced.figures(), samples=count, figures=figures, sampling=request.sampling
     )
@@ -144,12 +149,14 @@ def _quality(
 def _joined(first: Sampled, second: Sampled | None) -> Sampled:
     if second is None:
         return first
-    assert first.images is not None
-    assert second.images is not None
     return Sampled(
         seeds=first.seeds + second.seeds,
         latents=np.concatenate([first.latents, second.latents]),
-        images=np.concatenate([first.images, second.images]),
+        images=(
+            None
+            if first.images is None or second.images is None
+            else np.concatenate([first.images, second.images])
+        ),
     )
 
 

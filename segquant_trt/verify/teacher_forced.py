@@ -22,6 +22,8 @@ class TeacherForced:
         quantized: the denoiser under test.
         float16: the noise floor, or None.
         timestep: name of the timestep input; without one all calls are one step at 0.
+
+    `floor` may be switched off for further calls: the noise floor needs fewer samples.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class TeacherForced:
         self._quantized = quantized
         self._float16 = float16
         self._timestep = timestep
+        self.floor = float16 is not None
         self._quantized_db: dict[float, list[float]] = defaultdict(list)
         self._float16_db: dict[float, list[float]] = defaultdict(list)
 
@@ -44,7 +47,7 @@ class TeacherForced:
         reference = self._reference(inputs)
         steps = self._steps(inputs, len(reference))
         _note(self._quantized_db, steps, sqnr_db(reference, self._quantized(inputs)))
-        if self._float16 is not None:
+        if self._float16 is not None and self.floor:
             _note(self._float16_db, steps, sqnr_db(reference, self._float16(inputs)))
         return reference
 

@@ -32,6 +32,8 @@ def command(model: Path, inputs: Path, run: Path) -> list[str]:
         str(model),
         "-o",
         str(run),
+        "--inputs",
+        str(inputs),
         "--json",
     ]
 
