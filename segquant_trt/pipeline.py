@@ -227,7 +227,6 @@ def _report(work: Work) -> None:
     )
 
 
-_CALIBRATED = ("excerpt.safetensors", "calibration.safetensors")
 _EXPORTED = ("model.onnx", "model.yaml")
 
 STAGES: tuple[Stage, ...] = (
@@ -242,7 +241,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="calibrate",
         inputs=_EXPORTED,
-        outputs=(*_CALIBRATED, "recordings"),
+        outputs=("excerpt.safetensors", "calibration.safetensors", "recordings"),
         options=(*_SAMPLING, "num_samples", "device", "dtype"),
         body=_calibrate,
         identity=_named_files,
@@ -272,7 +271,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="verify",
-        inputs=(*_EXPORTED, "excerpt.safetensors", "bundle"),
+        inputs=(*_EXPORTED, "excerpt.safetensors", "quantized.onnx", "bundle"),
         outputs=("quality.json", "images.safetensors"),
         options=(*_SAMPLING, "full"),
         body=_verify,

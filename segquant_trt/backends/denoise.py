@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 
 from segquant_trt.backends.base import Array
-from segquant_trt.backends.onnxruntime import float_session
+from segquant_trt.backends.onnxruntime import float_session, literal_session
 from segquant_trt.graph.bigfile import Weights, load_graph
 
 Denoise = Callable[[Mapping[str, Array]], npt.NDArray[np.float32]]
@@ -28,4 +28,15 @@ def float_denoise(
     Weights(graph, weights_folder).check_complete()
     output = graph.graph.output[0].name
     session = float_session(graph, weights_folder, threads=threads)
+    return lambda inputs: np.asarray(session.run(inputs, [output])[output], dtype=np.float32)
+
+
+def literal_denoise(quantized: Path, *, threads: int | None = None) -> Denoise:
+    """A rewritten graph executed as written, every Q/DQ pair in float: what the plan means.
+
+    Raises:
+        SegQuantError: the graph or its weights cannot be read.
+    """
+    output = load_graph(quantized).graph.output[0].name
+    session = literal_session(quantized, threads=threads)
     return lambda inputs: np.asarray(session.run(inputs, [output])[output], dtype=np.float32)

@@ -11,7 +11,7 @@ TARGETS: tuple[Target, ...] = ("onnxruntime", "openvino")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Symmetric:
-    """`q = round(x / scale)` clipped to -127..127; one scale per tensor."""
+    """`q = round(x / scale)` clipped to -128..127; one scale per tensor, amax at 127."""
 
     kind: Literal["symmetric"] = "symmetric"
     scale: float

@@ -56,13 +56,14 @@ def frechet_distance(features: Float, mean: Float, covariance: Float) -> float:
         features: float[N, F] of the generated images, N >= 2.
         mean, covariance: float[F] and float[F, F] of the reference set.
     """
-    from scipy.linalg import sqrtm
-
     values = _double(features)
     own_mean, own_covariance = values.mean(axis=0), np.cov(values, rowvar=False)
-    root = np.real(sqrtm(own_covariance @ _double(covariance)))
+    # The trace of the square root is the sum of the roots of the eigenvalues, which are real and
+    # not negative for a product of covariances; this also holds for singular ones.
+    eigenvalues = np.linalg.eigvals(own_covariance @ _double(covariance)).real
     shift = ((own_mean - _double(mean)) ** 2).sum()
-    spread = np.trace(own_covariance) + np.trace(_double(covariance)) - 2.0 * np.trace(root)
+    common = np.sqrt(np.maximum(eigenvalues, 0.0)).sum()
+    spread = np.trace(own_covariance) + np.trace(_double(covariance)) - 2.0 * common
     return float(max(shift + spread, 0.0))
 
 

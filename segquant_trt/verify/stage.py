@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from segquant_trt.backends.denoise import float_denoise
+from segquant_trt.backends.denoise import float_denoise, literal_denoise
 from segquant_trt.graph.bigfile import load_graph
 from segquant_trt.models.judge import open_judge
 from segquant_trt.models.loop import Array, Denoise, DenoisingLoop
@@ -15,6 +15,7 @@ from segquant_trt.records.codec import read_record
 from segquant_trt.records.files import sha256_file
 from segquant_trt.records.images import save_images
 from segquant_trt.records.recordings import open_recordings
+from segquant_trt.verify.arithmetic import check_arithmetic
 from segquant_trt.verify.float16 import with_float16_activations
 from segquant_trt.verify.free_running import Sampling
 from segquant_trt.verify.quality import Denoisers, Verification, verify_inputs, verify_loop
@@ -56,7 +57,8 @@ def verify(
     `quantized` is the loaded bundle.
 
     Raises:
-        SegQuantError: the bundle or the inputs are unusable.
+        SegQuantError: the bundle or the inputs are unusable, or the runtime computes something
+            else than the plan.
     """
     model = load_graph(run / "model.onnx")
     facts = read_record(run / "facts.yaml", GraphFacts)
@@ -66,6 +68,15 @@ def verify(
         float16=float_denoise(
             with_float16_activations(model, facts), weights_folder, threads=request.threads
         ),
+    )
+    excerpt = open_recordings(run / "excerpt.safetensors", spec)
+    manifest = sha256_file(run / "bundle" / "manifest.json")
+    check_arithmetic(
+        denoisers.reference,
+        literal_denoise(run / "quantized.onnx", threads=request.threads),
+        quantized,
+        list(excerpt.batches(_INPUTS_BATCH)),
+        target=read_record(run / "plan.yaml", QuantPlan).target,
     )
     first = request.seeds[0]
     verification = Verification(
@@ -77,7 +88,7 @@ def verify(
             batch_size=request.batch_size,
         ),
         timestep=spec.timestep,
-        manifest_sha256=sha256_file(run / "bundle" / "manifest.json"),
+        manifest_sha256=manifest,
     )
     (run / "images.safetensors").unlink(missing_ok=True)
     if request.loop is not None:
