@@ -85,6 +85,11 @@ def _batch_size(work: Work) -> int:
     return 32 if _is_zoo(work) else 1  # seeds at once; guidance doubles them
 
 
+def _samples(work: Work) -> int:
+    # Of the 32 prompts that ship, the last eight are left for verification.
+    return work.options.num_samples or (32 if _is_zoo(work) else 24)
+
+
 def _calibrate(work: Work) -> None:
     from segquant_trt.calibrate import CalibrationRequest, calibrate
 
@@ -92,7 +97,7 @@ def _calibrate(work: Work) -> None:
     request = CalibrationRequest(
         loop=None if options.inputs else _loop(work),
         inputs=options.inputs,
-        seeds=tuple(options.seed + i for i in range(options.num_samples or 32)),
+        seeds=tuple(options.seed + i for i in range(_samples(work))),
         steps=options.steps or _STEPS,
         guidance_scale=_guidance(work),
         batch_size=_batch_size(work),
@@ -124,18 +129,11 @@ def _plan(work: Work) -> None:
     from segquant_trt.plan import PlanRequest, make_plan
     from segquant_trt.records.calibration import read_calibration
 
-    options = work.options
     facts, calibration = work.run / "facts.yaml", work.run / "calibration.safetensors"
     plan = make_plan(
         work.facts(),
         read_calibration(calibration),
-        PlanRequest(
-            target=options.target,
-            range_method=options.range_method,
-            weight_scales=options.weight_scales,
-            quantize_all=options.quantize_all,
-            keep_float=options.keep_float,
-        ),
+        PlanRequest.of(work.options),
         facts_sha256=sha256_file(facts),
         calibration_sha256=sha256_file(calibration),
     )
@@ -167,7 +165,7 @@ def _verify(work: Work) -> None:
 
     options = work.options
     zoo = _is_zoo(work)
-    seeds = 64 if zoo else 8
+    first, seeds = (_HELD_OUT, 64) if zoo else (_HELD_OUT + _samples(work), 8)
     quality = verify(
         work.run.path,
         work.weights(),
@@ -176,7 +174,7 @@ def _verify(work: Work) -> None:
         VerifyRequest(
             loop=None if options.verify_inputs else _loop(work),
             inputs=options.verify_inputs or options.inputs,
-            seeds=tuple(_HELD_OUT + i for i in range(seeds)),
+            seeds=tuple(first + i for i in range(seeds)),
             judged=(1000 if options.full else 200) if zoo else 0,
             steps=options.steps or _STEPS,
             guidance_scale=_guidance(work),
@@ -273,7 +271,7 @@ STAGES: tuple[Stage, ...] = (
         name="verify",
         inputs=(*_EXPORTED, "excerpt.safetensors", "quantized.onnx", "bundle"),
         outputs=("quality.json", "images.safetensors"),
-        options=(*_SAMPLING, "full"),
+        options=(*_SAMPLING, "num_samples", "full"),
         body=_verify,
         identity=_named_files,
     ),

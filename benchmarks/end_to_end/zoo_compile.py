@@ -63,8 +63,11 @@ def main() -> None:
     """Run and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder for the runs")
-    work = parser.parse_args().work
-    rows = [figures(name, target, work) for name in ZOO for target in TARGETS]
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
+    arguments = parser.parse_args()
+    rows = [
+        figures(name, target, arguments.work) for target in arguments.targets for name in ZOO
+    ]
     record = {"hardware": hardware(), "versions": versions(), "rows": rows}
     atomic_write_json(RESULTS, record)
     print(table(rows))

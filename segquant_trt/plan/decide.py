@@ -29,7 +29,7 @@ from segquant_trt.records import (
     WeightPlan,
 )
 from segquant_trt.records.calibration import ActivationStats, Calibration
-from segquant_trt.records.options import RangeMethod, WeightScaleMethod
+from segquant_trt.records.options import CompileOptions, RangeMethod, WeightScaleMethod
 from segquant_trt.schemes import fake_quantize, shifted, symmetric
 
 _KEPT_ROLES = {
@@ -51,6 +51,17 @@ class PlanRequest:
     weight_scales: WeightScaleMethod = "absmax"
     quantize_all: bool = False
     keep_float: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, options: CompileOptions) -> PlanRequest:
+        """The request that a compilation's options make."""
+        return cls(
+            target=options.target,
+            range_method=options.range_method,
+            weight_scales=options.weight_scales,
+            quantize_all=options.quantize_all,
+            keep_float=options.keep_float,
+        )
 
 
 def make_plan(
