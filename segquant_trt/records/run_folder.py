@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ class RunFolder:
         Raises:
             SegQuantError: another process holds it, or the folder cannot be written.
         """
+        fresh = not self.path.exists()
         try:
             self._state.mkdir(parents=True, exist_ok=True)
             stream = (self.path / ".lock").open("a")
@@ -64,7 +66,12 @@ class RunFolder:
                     f"another run is working in {self.path}",
                     hint="wait for it to end, or choose another folder with -o",
                 ) from error
-            yield
+            try:
+                yield
+            except BaseException:
+                if fresh and {path.name for path in self.path.rglob("*")} == {".lock", ".stages"}:
+                    shutil.rmtree(self.path, ignore_errors=True)
+                raise
 
     def digests(self, names: Sequence[str]) -> dict[str, str]:
         """sha256 of every existing file among `names`, folders walked; cached by identity."""

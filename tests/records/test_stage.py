@@ -129,3 +129,14 @@ def test_a_missing_input_names_the_stage_that_writes_it(tmp_path: Path) -> None:
         RunFolder(tmp_path).require(("a.txt",), stage="b", producers={"a.txt": "first"})
     assert "a.txt" in refused.value.what
     assert "segquant-trt first" in refused.value.hint
+
+
+def test_a_failure_before_the_first_file_leaves_no_folder(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(SegQuantError), run.locked():
+        raise SegQuantError("no such model", hint="none")
+    assert not run.path.exists()
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(SegQuantError), RunFolder(tmp_path / "kept").locked():
+        raise SegQuantError("no such model", hint="none")
+    assert (tmp_path / "kept").is_dir()
