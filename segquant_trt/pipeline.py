@@ -59,17 +59,7 @@ def _checkpoint(work: Work) -> Any:
 def _loop(work: Work) -> DenoisingLoop | None:
     from segquant_trt.models.loops import open_loop
 
-    options = work.options
-    return open_loop(
-        work.spec(),
-        work.location(),
-        prompts=options.prompts,
-        height=options.height,
-        width=options.width,
-        scheduler=options.scheduler,
-        device=options.device,
-        dtype=options.dtype,
-    )
+    return open_loop(work.spec(), work.location(), work.options)
 
 
 def _is_zoo(work: Work) -> bool:
@@ -321,13 +311,16 @@ def run_stage(
     return _run((row,), options, progress or Silent(), forced=options.force)
 
 
-def compile(model: str, *, out: str | Path, **options: Any) -> CompileResult:
-    """Compile `model` into the folder `out`; keywords are the fields of CompileOptions.
+def compile(model: Any, *, out: str | Path, **options: Any) -> CompileResult:
+    """Compile a named or loaded model into `out`; keywords are the fields of CompileOptions.
 
     Raises:
         SegQuantError: a bad option, or whatever keeps a stage from finishing.
     """
-    return compile_model(CompileOptions.from_keywords(model, out, **options))
+    from segquant_trt.models.saved import named_model
+
+    name = named_model(model, Path(out) / "source")
+    return compile_model(CompileOptions.from_keywords(name, out, **options))
 
 
 def _run(

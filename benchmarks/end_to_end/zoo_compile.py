@@ -65,9 +65,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
     arguments = parser.parse_args()
-    rows = [
-        figures(name, target, arguments.work) for target in arguments.targets for name in ZOO
-    ]
+    rows = [figures(name, target, arguments.work) for target in arguments.targets for name in ZOO]
     record = {"hardware": hardware(), "versions": versions(), "rows": rows}
     atomic_write_json(RESULTS, record)
     print(table(rows))

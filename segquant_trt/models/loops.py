@@ -6,18 +6,11 @@ from pathlib import Path
 
 from segquant_trt.models.loop import DenoisingLoop
 from segquant_trt.records import CheckpointLocation, ModelSpec
+from segquant_trt.records.options import CompileOptions
 
 
 def open_loop(
-    spec: ModelSpec,
-    location: CheckpointLocation,
-    *,
-    prompts: Path | None,
-    height: int | None,
-    width: int | None,
-    scheduler: str | None,
-    device: str,
-    dtype: str,
+    spec: ModelSpec, location: CheckpointLocation, options: CompileOptions
 ) -> DenoisingLoop | None:
     """The zoo's loop, the diffusers pipeline's, or None for a denoiser folder alone.
 
@@ -36,10 +29,10 @@ def open_loop(
     return PipelineLoop(
         folder,
         spec,
-        prompts=prompts,
-        height=height,
-        width=width,
-        scheduler=scheduler,
-        device=device,
-        dtype=dtype,
+        prompts=options.prompts,
+        height=options.height,
+        width=options.width,
+        scheduler=options.scheduler,
+        device=options.device,
+        dtype=options.dtype,
     )

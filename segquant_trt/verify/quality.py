@@ -22,6 +22,7 @@ from segquant_trt.verify.free_running import (
 from segquant_trt.verify.teacher_forced import TeacherForced
 
 _PICTURES = 20
+_LOOP_FIGURES = ("scheduler_steps", "guidance_scale")
 _FLOOR_SEEDS = 16  # the float16 floor varies little from seed to seed
 _FIGURES = (
     "latent_sqnr_db",
@@ -125,6 +126,7 @@ def _quality(
 ) -> Quality:
     decibels = [step.sqnr_db for step in steps]
     found = figures or {}
+    absent = [name for name in _FIGURES if name not in found]
     return Quality(
         bundle_manifest_sha256=request.manifest_sha256,
         sqnr_db_mean=float(np.mean(decibels)),
@@ -142,7 +144,7 @@ def _quality(
         samples=samples,
         scheduler_steps=sampling.steps if sampling else None,
         guidance_scale=sampling.guidance_scale if sampling else None,
-        not_applicable=tuple(name for name in _FIGURES if name not in found),
+        not_applicable=(*absent, *(() if sampling else _LOOP_FIGURES)),
     )
 
 

@@ -9,9 +9,11 @@ import pytest
 
 import segquant_trt
 from segquant_trt.cli.app import main
+from segquant_trt.errors import SegQuantError
+from segquant_trt.models.saved import saved_source
 from segquant_trt.records.stage import CompileResult
 from tests.shared import LazyFolders
-from tests.tiny_pipelines import TINY_KINDS, TinyKind, make_tiny_pipeline
+from tests.tiny_pipelines import TINY_KINDS, TinyKind, make_tiny_pipeline, tiny_denoiser
 
 REPEATED = (
     "model.onnx", "facts.yaml", "calibration.safetensors", "plan.yaml", "quantized.onnx",
@@ -69,3 +71,17 @@ def test_a_materialized_export_stands_alone(
     model = onnx.load(str(copy))
     weight = next(t for t in model.graph.initializer if t.name == "proj_out.weight")
     assert np.abs(onnx.numpy_helper.to_array(weight)).max() > 0
+
+
+def test_a_loaded_denoiser_is_saved_once_and_compiled(flux_inputs: Path, tmp_path: Path) -> None:
+    model = tiny_denoiser("flux")
+    folder = saved_source(model, tmp_path / "source")
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert saved_source(model, tmp_path / "source") == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    assert saved_source(tiny_denoiser("flux", seed=1), tmp_path / "source") == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} != before
+    result = segquant_trt.compile(model, out=tmp_path / "run", inputs=flux_inputs)
+    assert result.summary["sites_integer"] > 0
+    with pytest.raises(SegQuantError, match="cannot take a int"):
+        segquant_trt.compile(7, out=tmp_path / "other")
