@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,13 +122,13 @@ def synthetic_inputs(spec: ModelSpec, *, seed: int) -> dict[str, Array]:
 def excerpt(recordings: Recordings) -> dict[str, Array]:
     """Two samples at each of at most eight timesteps, evenly spaced over the recording.
 
-    The first and the last sample of a call are taken: with guidance, one of each branch.
+    The first and the last sample of a call are taken: with guidance, one of each branch. Only
+    samples of the first one's sizes are, since the excerpt is a single shard.
     """
-    distinct: list[float | None] = [*dict.fromkeys(recordings.timesteps())] or [None]
+    distinct = list(dict.fromkeys(step for step, _ in _of_one_size(recordings)))
     wanted = {distinct[i * len(distinct) // _EXCERPT_STEPS] for i in range(_EXCERPT_STEPS)}
     chosen: list[dict[str, Array]] = []
-    for inputs in recordings.batches(1 << 16):
-        step = float(np.ravel(inputs[recordings.timestep])[0]) if recordings.timestep else None
+    for step, inputs in _of_one_size(recordings):
         if step in wanted:
             wanted.discard(step)
             chosen.append(
@@ -141,3 +141,16 @@ def excerpt(recordings: Recordings) -> dict[str, Array]:
         name: np.concatenate([part[name] for part in chosen]) if batched else chosen[0][name]
         for name, batched in recordings.batched.items()
     }
+
+
+def _of_one_size(recordings: Recordings) -> Iterator[tuple[float, dict[str, Array]]]:
+    """Every batch with the sizes of the first, and its timestep (0 without one)."""
+    sizes = None
+    for inputs in recordings.batches(1 << 16):
+        own = {
+            name: x.shape[1:] if recordings.batched[name] else x.shape for name, x in inputs.items()
+        }
+        sizes = sizes or own
+        if own == sizes:
+            step = np.ravel(inputs[recordings.timestep])[0] if recordings.timestep else 0.0
+            yield float(step), inputs

@@ -6,7 +6,7 @@ An argument without a batch axis (FLUX's img_ids) is stored once per shard.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segquant_trt.errors import SegQuantError
-from segquant_trt.records import ModelSpec, TensorSpec
+from segquant_trt.records import AxisRange, ModelSpec, TensorSpec
 from segquant_trt.records.files import atomic_write_bytes
 
 Array = npt.NDArray[np.generic]
@@ -42,7 +42,9 @@ class Recordings:
         if self.timestep is not None:
             for shard in self.shards:
                 with safe_open(str(shard), framework="numpy") as file:
-                    values.extend(float(t) for t in file.get_tensor(self.timestep).ravel())
+                    steps = file.get_tensor(self.timestep).ravel()
+                # As `batches` gives them: a timestep has one value, whatever it is stored in.
+                values.extend(steps.astype(self.dtypes[self.timestep]).tolist())
         return values
 
     def batches(self, batch_size: int) -> Iterator[dict[str, Array]]:
@@ -84,8 +86,9 @@ def open_recordings(path: Path, spec: ModelSpec) -> Recordings:
     """Open a file or a folder of shards and check every shard against the model.
 
     Raises:
-        SegQuantError: no shard; a shard is truncated, lacks or adds an argument, or has another
-            dtype or rank than the model, or a NaN.
+        SegQuantError: no shard; a shard is truncated or empty, lacks or adds an argument, has
+            another dtype or rank than the model, sizes that the model does not take or that
+            disagree between arguments, or a NaN.
     """
     shards = tuple(sorted(path.glob("*.safetensors"))) if path.is_dir() else (path,)
     if not shards or not shards[0].is_file():
@@ -96,7 +99,7 @@ def open_recordings(path: Path, spec: ModelSpec) -> Recordings:
         )
     batched = {tensor.name: is_batched(tensor) for tensor in spec.inputs}
     for shard in shards:
-        _check_shard(shard, spec.inputs)
+        _check_shard(shard, spec)
     return Recordings(
         shards=shards,
         batched=batched,
@@ -110,7 +113,7 @@ def is_batched(tensor: TensorSpec) -> bool:
     return bool(tensor.shape) and tensor.shape[0] == "batch"
 
 
-def _check_shard(shard: Path, expected: Sequence[TensorSpec]) -> None:
+def _check_shard(shard: Path, spec: ModelSpec) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -121,21 +124,25 @@ def _check_shard(shard: Path, expected: Sequence[TensorSpec]) -> None:
             f"{shard} is not a readable safetensors file: {error}",
             hint="record the inputs again",
         ) from error
-    names = [tensor.name for tensor in expected]
+    names = [tensor.name for tensor in spec.inputs]
     if set(inputs) != set(names):
         raise SegQuantError(
             f"{shard} holds {', '.join(sorted(inputs)) or 'nothing'}; "
             f"the model takes {', '.join(names)}",
             hint="store one tensor per argument of the denoiser's forward, by these names",
         )
-    lengths = {len(inputs[t.name]) for t in expected if is_batched(t) and inputs[t.name].ndim}
+    batched = [inputs[tensor.name] for tensor in spec.inputs if is_batched(tensor)]
+    lengths = {len(array) for array in batched if array.ndim}
     if len(lengths) != 1:
         raise SegQuantError(
             f"{shard} has arguments of {sorted(lengths)} samples; all need the same number",
             hint="the leading axis of every batched argument is the sample",
         )
-    for tensor in expected:
+    if lengths == {0}:
+        raise SegQuantError(f"{shard} holds no samples", hint="record at least one sample")
+    for tensor in spec.inputs:
         _check_tensor(shard, tensor, inputs[tensor.name])
+    _check_axes(shard, spec, inputs)
 
 
 def _check_tensor(shard: Path, tensor: TensorSpec, array: Array) -> None:
@@ -153,8 +160,40 @@ def _check_tensor(shard: Path, tensor: TensorSpec, array: Array) -> None:
             f"'{tensor.name}' in {shard} is {array.dtype}; the model takes {tensor.dtype}",
             hint="convert the recorded inputs",
         )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    with np.errstate(over="ignore"):
+        taken = array.astype(tensor.dtype, copy=False)
+    if taken.dtype.kind == "f" and not np.isfinite(taken).all():
         raise SegQuantError(
-            f"'{tensor.name}' in {shard} holds NaN or infinity",
+            f"'{tensor.name}' in {shard} holds NaN or infinity as {tensor.dtype}",
             hint="record the inputs again; the float model must not produce NaN",
         )
+
+
+def _check_axes(shard: Path, spec: ModelSpec, inputs: Inputs) -> None:
+    """Named axes but the batch, which later stages cut: one length each, within its range."""
+    ranges = {axis.name: axis for axis in spec.axes}
+    owners: dict[str, tuple[str, int]] = {}
+    for tensor in spec.inputs:
+        for axis, given in zip(tensor.shape, inputs[tensor.name].shape, strict=True):
+            if isinstance(axis, int) or axis == "batch":
+                continue
+            owner, first = owners.setdefault(axis, (tensor.name, given))
+            if given != first:
+                raise SegQuantError(
+                    f"'{tensor.name}' in {shard} has {axis} {given}, but '{owner}' has {axis} "
+                    f"{first}; they must agree",
+                    hint="record the arguments of one call together",
+                )
+            if axis in ranges:
+                _check_length(shard, tensor.name, given, ranges[axis])
+
+
+def _check_length(shard: Path, name: str, given: int, axis: AxisRange) -> None:
+    if axis.minimum <= given <= axis.maximum and given % axis.multiple == 0:
+        return
+    multiple = f" in multiples of {axis.multiple}" if axis.multiple > 1 else ""
+    raise SegQuantError(
+        f"'{name}' in {shard} has {axis.name} {given}; "
+        f"allowed: {axis.minimum} to {axis.maximum}{multiple}",
+        hint="record the inputs at a size that the model takes",
+    )
