@@ -127,7 +127,16 @@ class _Session:
         self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
     ) -> dict[str, Array]:
         names = list(self._outputs if outputs is None else outputs)
-        found = self._session.run(names, {name: np.asarray(x) for name, x in inputs.items()})
+        arrays = {name: np.asarray(x) for name, x in inputs.items()}
+        try:
+            found = self._session.run(names, arrays)
+        except Exception as error:  # its exceptions share no base class
+            given = ", ".join(f"{name} {x.dtype}{list(x.shape)}" for name, x in arrays.items())
+            raise SegQuantError(
+                f"ONNX Runtime fails to run the model on {given}: {_first_line(error)}",
+                hint="check these sizes and types, and that memory suffices; fewer samples per "
+                "call take less",
+            ) from error
         return dict(zip(names, found, strict=True))
 
 
@@ -150,9 +159,13 @@ def _session(data: bytes, options: Any, origin: str) -> Any:
         return module.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class
         raise SegQuantError(
-            f"ONNX Runtime refuses {origin}: {str(error).splitlines()[0]}",
+            f"ONNX Runtime refuses {origin}: {_first_line(error)}",
             hint="run the stage that wrote this file again; 'segquant-trt inspect' shows the graph",
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _proofs(emitted: Path, optimised: Path, sites: Sequence[str]) -> dict[str, SiteProof]:

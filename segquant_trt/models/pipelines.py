@@ -150,7 +150,9 @@ def _load(
     """The pipeline around a placeholder: the real denoiser's weights stay on disk."""
     import diffusers
     import torch
+    from safetensors import SafetensorError
 
+    _check_device(device)
     diffusers.utils.logging.disable_progress_bar()
     # Without the safety checker: a blackened picture would count as quantisation error.
     try:
@@ -159,9 +161,13 @@ def _load(
         loaded = diffusers.DiffusionPipeline.from_pretrained(
             folder, torch_dtype=getattr(torch, dtype), local_files_only=True, **absent
         )
-    except (OSError, ValueError, ImportError, AttributeError, TypeError) as error:
+    except (
+        *(OSError, ValueError, ImportError, AttributeError, TypeError, RuntimeError),
+        SafetensorError,
+    ) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise SegQuantError(
-            f"the pipeline in {folder} does not load: {str(error).splitlines()[0]}",
+            f"the pipeline in {folder} does not load: {reason}",
             hint="check that the folder is complete, or compile its denoiser folder alone",
         ) from error
     known = inspect.signature(type(loaded).__init__).parameters
@@ -172,6 +178,21 @@ def _load(
     pipeline = type(loaded)(**{name: part for name, part in parts.items() if name in known})
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        # Back to the CPU as well: "meta" takes tensors and never gives values.
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        offered = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        offered += ["mps"] if torch.backends.mps.is_available() else []
+        raise SegQuantError(
+            f"torch has no usable device '{device}' here; it offers {', '.join(offered)}",
+            hint="choose one of these, or install a torch that is built for this machine's device",
+        ) from error
 
 
 def _unset(inputs: Mapping[str, Array]) -> Float32:

@@ -37,6 +37,26 @@ def two_linears(folder: Path) -> Path:
     return save_graph(folder / "model.onnx", nodes, {"x": ["n", "t", 40]}, ["y"], weights)
 
 
+def test_a_call_that_fails_says_what_was_given(tmp_path: Path) -> None:
+    session = float_session(load_graph(two_linears(tmp_path)), tmp_path)
+    with pytest.raises(SegQuantError) as refused:
+        session.run({"x": np.zeros((1, 2, 41), dtype=np.float32)})
+    assert "x float32[1, 2, 41]" in refused.value.what
+
+
+def test_an_exception_without_a_message_is_reported_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
+    with pytest.raises(SegQuantError, match="refuses the float graph: MemoryError"):
+        float_session(b"", tmp_path)
+
+
 def test_planned_sites_become_one_integer_kernel_each(tmp_path: Path) -> None:
     model = two_linears(tmp_path)
     facts = facts_of(model)

@@ -136,3 +136,19 @@ def test_bad_options_are_refused(tmp_path: Path) -> None:
     (folder / "vae" / "config.json").unlink()
     with pytest.raises(SegQuantError, match="does not load"):
         PipelineLoop(folder, spec)
+
+
+@pytest.mark.parametrize("device", ["bogus", "cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_refused(device: str, tmp_path: Path) -> None:
+    folder = make_tiny_pipeline("flux", tmp_path / "pipe")
+    with pytest.raises(SegQuantError, match=f"no usable device '{device}' here; it offers cpu"):
+        PipelineLoop(folder, _spec(folder), device=device)
+
+
+def test_a_truncated_part_of_the_pipeline_is_refused(tmp_path: Path) -> None:
+    folder = make_tiny_pipeline("flux", tmp_path / "pipe")
+    spec = _spec(folder)
+    weights = next((folder / "vae").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(SegQuantError, match="does not load"):
+        PipelineLoop(folder, spec)
