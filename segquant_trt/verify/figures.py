@@ -17,33 +17,49 @@ def sqnr_db(reference: Float, approximation: Float) -> npt.NDArray[np.float64]:
         reference, approximation: float[N, ...] of equal shape.
 
     Returns:
-        float64[N] in dB, within `CEILING_DB` of zero.
+        float64[N] in dB, within `CEILING_DB` of zero; `-CEILING_DB` for a sample whose
+        approximation has NaN or infinity, as float16 gives above 65504.
     """
     ref = np.asarray(reference, dtype=np.float64).reshape(len(reference), -1)
-    error = ref - np.asarray(approximation, dtype=np.float64).reshape(len(ref), -1)
+    approx = np.asarray(approximation, dtype=np.float64).reshape(len(ref), -1)
+    finite = np.asarray(np.isfinite(approx).all(axis=1))
+    error = ref - np.where(finite[:, None], approx, 0.0)
     signal, noise = (ref**2).sum(axis=1), (error**2).sum(axis=1)
     tiny = np.finfo(np.float64).tiny
     ratio_db = 10.0 * (np.log10(np.maximum(signal, tiny)) - np.log10(np.maximum(noise, tiny)))
+    ratio_db = np.where(finite, ratio_db, -CEILING_DB)
     return np.asarray(np.clip(ratio_db, -CEILING_DB, CEILING_DB), dtype=np.float64)
 
 
 def psnr_db(reference: Float, approximation: Float) -> float:
-    """Mean PSNR in dB of images float[N, H, W] or [N, H, W, 3] in 0..1."""
+    """Mean PSNR in dB of images float[N, H, W] or [N, H, W, 3] in 0..1.
+
+    An approximation with NaN or infinity counts as `-CEILING_DB`.
+    """
     from skimage.metrics import peak_signal_noise_ratio
 
-    values = [
-        CEILING_DB if np.array_equal(a, b) else peak_signal_noise_ratio(a, b, data_range=1.0)
-        for a, b in zip(_double(reference), _double(approximation), strict=True)
-    ]
-    return float(np.mean(np.minimum(values, CEILING_DB)))
+    def one(image: Float, other: Float) -> float:
+        if not np.isfinite(other).all():
+            return -CEILING_DB
+        if np.array_equal(image, other):
+            return CEILING_DB
+        return min(float(peak_signal_noise_ratio(image, other, data_range=1.0)), CEILING_DB)
+
+    pairs = zip(_double(reference), _double(approximation), strict=True)
+    return float(np.mean([one(image, other) for image, other in pairs]))
 
 
 def ssim(reference: Float, approximation: Float) -> float:
-    """Mean SSIM of images float[N, H, W] or [N, H, W, 3] in 0..1 (Wang et al. 2004, 7x7 window)."""
+    """Mean SSIM of images float[N, H, W] or [N, H, W, 3] in 0..1 (Wang et al. 2004, 7x7 window).
+
+    An approximation with NaN or infinity counts as -1, the least that SSIM can be.
+    """
     from skimage.metrics import structural_similarity
 
     values = [
         structural_similarity(a, b, data_range=1.0, channel_axis=-1 if a.ndim == 3 else None)
+        if np.isfinite(b).all()
+        else -1.0
         for a, b in zip(_double(reference), _double(approximation), strict=True)
     ]
     return float(np.mean(values))

@@ -29,6 +29,19 @@ def test_exact_match_reports_the_ceiling_and_zero_reference_the_floor() -> None:
     assert sqnr_db(zeros, zeros)[0] == 0.0
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_approximations_that_are_not_finite_get_the_least_figure(value: float) -> None:
+    reference = np.full((2, 16, 16), 0.5, dtype=np.float32)
+    broken = reference + np.float32(0.25)
+    broken[1, 3, 4] = value
+    good_db = 10 * math.log10(0.5**2 / 0.25**2)
+    assert sqnr_db(reference, broken).tolist() == pytest.approx([good_db, -CEILING_DB])
+    whole = psnr_db(reference[:1], broken[:1])
+    assert psnr_db(reference, broken) == pytest.approx((whole - CEILING_DB) / 2)
+    alike = ssim(reference[:1], broken[:1])
+    assert ssim(reference, broken) == pytest.approx((alike - 1.0) / 2)
+
+
 def test_psnr_of_a_constant_offset() -> None:
     images = np.full((3, 16, 16), 0.5, dtype=np.float32)
     assert psnr_db(images, images + 0.25) == pytest.approx(-20 * math.log10(0.25))
