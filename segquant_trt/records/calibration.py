@@ -95,15 +95,18 @@ def read_calibration(path: Path) -> Calibration:
                     zip(header["tensors"], header["elements_per_sample"], strict=True)
                 )
             }
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        return Calibration(
+            onnx_sha256=header["onnx_sha256"],
+            origin=header["origin"],
+            samples=header["samples"],
+            bin_edges=tuple(float(edge) for edge in header["bin_edges"]),
+            tensors=tensors,
+        )
+    except (
+        *(SafetensorError, OSError, KeyError),
+        *(ValueError, TypeError, AttributeError),  # JSON of another form than was written
+    ) as error:
         raise SegQuantError(
             f"{path} is not a readable calibration (missing, truncated or altered)",
             hint="run 'segquant-trt calibrate' again",
         ) from error
-    return Calibration(
-        onnx_sha256=header["onnx_sha256"],
-        origin=header["origin"],
-        samples=header["samples"],
-        bin_edges=tuple(header["bin_edges"]),
-        tensors=tensors,
-    )
