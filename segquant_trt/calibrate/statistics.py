@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segquant_trt.records.calibration import HISTOGRAM_BINS, ActivationStats
+from segquant_trt.schemes.ranges import widened
 
 if TYPE_CHECKING:
     Float = npt.NDArray[np.float32]
@@ -55,9 +56,9 @@ class Accumulator:
             exponent += 1
         self._exponent[step_bin] = exponent
         scale = np.float32(HISTOGRAM_BINS / 2 / 2.0**exponent)
-        position = rows.ravel() * scale
-        position += np.float32(HISTOGRAM_BINS / 2)
-        index = np.clip(position.astype(np.int32), 0, HISTOGRAM_BINS - 1)
+        # Rounded down before the bins are shifted: the sum would round tiny values up to zero.
+        position = np.floor(rows.ravel() * scale).astype(np.int32) + HISTOGRAM_BINS // 2
+        index = np.clip(position, 0, HISTOGRAM_BINS - 1)
         self._histogram[step_bin] += np.bincount(index, minlength=HISTOGRAM_BINS)
 
     def _sample(self, rows: Float, step_bin: int) -> None:
@@ -84,11 +85,3 @@ class Accumulator:
             rows=np.stack([kept[0][1][:fewest] for kept in self._rows]),
             elements_per_sample=self._elements_per_sample,
         )
-
-
-def widened(histogram: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The same counts (int64[bins]) over twice the range."""
-    bins = len(histogram)
-    result = np.zeros_like(histogram)
-    result[bins // 4 : 3 * bins // 4] = histogram.reshape(-1, 2).sum(axis=1)
-    return result

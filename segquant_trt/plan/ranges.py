@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from segquant_trt.records.calibration import ActivationStats
-from segquant_trt.schemes.ranges import ValueHistogram
+from segquant_trt.schemes.ranges import ValueHistogram, widened
 
 
 def over_all_steps(stats: ActivationStats) -> ValueHistogram:
@@ -15,7 +14,7 @@ def over_all_steps(stats: ActivationStats) -> ValueHistogram:
     counts = np.zeros(stats.histogram.shape[1], dtype=np.int64)
     for histogram, exponent in zip(stats.histogram, stats.exponent, strict=True):
         for _ in range(widest - int(exponent)):
-            histogram = _halved_resolution(histogram)
+            histogram = widened(histogram)
         counts += histogram
     return ValueHistogram(
         low=float(stats.minimum.min()),
@@ -23,10 +22,3 @@ def over_all_steps(stats: ActivationStats) -> ValueHistogram:
         radius=2.0**widest,
         counts=counts,
     )
-
-
-def _halved_resolution(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    bins = len(counts)
-    result = np.zeros_like(counts)
-    result[bins // 4 : 3 * bins // 4] = counts.reshape(-1, 2).sum(axis=1)
-    return result

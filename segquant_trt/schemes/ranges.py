@@ -38,6 +38,14 @@ class ValueHistogram:
         return np.arange(bins, dtype=np.float64) * width + (0.5 * width - self.radius)
 
 
+def widened(histogram: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The same counts (int64[bins]) over twice the range."""
+    bins = len(histogram)
+    result = np.zeros_like(histogram)
+    result[bins // 4 : 3 * bins // 4] = histogram.reshape(-1, 2).sum(axis=1)
+    return result
+
+
 def checked_extremes(seen: ValueHistogram) -> tuple[float, float]:
     """`(min(low, 0), max(high, 0))`: zero is always representable.
 

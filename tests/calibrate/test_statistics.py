@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segquant_trt.calibrate.statistics import Accumulator, widened
+from segquant_trt.calibrate.statistics import Accumulator
 from segquant_trt.records.calibration import HISTOGRAM_BINS
 
 Rows = npt.NDArray[np.float32]
@@ -52,9 +52,11 @@ def test_histogram_is_numpys_over_the_same_range() -> None:
     assert np.array_equal(stats.histogram[0], expected)
 
 
-def test_widening_merges_pairs_around_zero() -> None:
-    counts = np.arange(8, dtype=np.int64)
-    assert widened(counts).tolist() == [0, 0, 0 + 1, 2 + 3, 4 + 5, 6 + 7, 0, 0]
+def test_a_tiny_negative_value_is_counted_below_zero() -> None:
+    rows = np.array([[-1e-12, 300.0]], dtype=np.float32)
+    counts = gather([rows]).finish().histogram[0]
+    assert counts[HISTOGRAM_BINS // 2 - 1] == 1
+    assert counts[HISTOGRAM_BINS // 2] == 0
 
 
 def test_sampled_rows_are_rows_of_the_data_from_all_over_it() -> None:

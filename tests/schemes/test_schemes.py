@@ -13,6 +13,7 @@ from segquant_trt.records.codec import from_plain, to_plain
 from segquant_trt.records.options import RANGE_METHODS, RangeMethod
 from segquant_trt.records.plan import ActivationScheme
 from segquant_trt.schemes import SCHEMES, ValueHistogram, encoding, fake_quantize, output_encoding
+from segquant_trt.schemes.ranges import widened
 
 FITTED = [scheme for scheme in SCHEMES if scheme.kind != "keep_float"]
 finite = st.floats(-1e4, 1e4, width=32)
@@ -152,3 +153,8 @@ def test_requantised_outputs_cover_their_range(low: float, high: float) -> None:
     ends = np.array([low, high], dtype=np.float32)
     error = np.abs(found.dequantize(found.quantize(ends)) - ends)
     assert (error <= found.scale * (0.5 + 1e-4)).all()
+
+
+def test_widening_merges_pairs_around_zero() -> None:
+    counts = np.arange(8, dtype=np.int64)
+    assert widened(counts).tolist() == [0, 0, 0 + 1, 2 + 3, 4 + 5, 6 + 7, 0, 0]
