@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_DEEPEST = 64  # records nest less than ten deep; the C loader's stack ends at some ten thousand
+_FLOAT32_MAX = 3.4028234663852886e38
+
 
 @functools.cache
 def _converter() -> Converter:
     import cattrs
 
-    from segquant_trt.records.plan import ActivationScheme
+    from segquant_trt.records.plan import ActivationScheme, SitePlan
 
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
     converter.register_structure_hook(float, _number)
@@ -31,6 +35,7 @@ def _converter() -> Converter:
     for optional, hook in ((str, _text), (float, _number), (int, _integer), (bool, _boolean)):
         converter.register_structure_hook(optional | None, _optional(hook))
     converter.register_structure_hook(ActivationScheme, _scheme_hook(converter, ActivationScheme))
+    converter.register_structure_hook(SitePlan, _site_hook(converter, SitePlan))
     return converter
 
 
@@ -47,6 +52,26 @@ def _scheme_hook(converter: Converter, union: Any) -> Any:
         if kind not in kinds:
             raise ValueError(f"scheme {kind!r} is unknown; allowed: {', '.join(kinds)}")
         return converter.structure(value, kinds[kind])
+
+    return structure
+
+
+def _site_hook(converter: Converter, kind: Any) -> Any:
+    """Structure a plan's site, and refuse an output range that no code can cover."""
+    from cattrs.gen import make_dict_structure_fn
+
+    plain = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
+
+    def structure(value: Any, _: Any) -> Any:
+        site = plain(value, kind)
+        if site.output_range is not None:
+            low, high = site.output_range
+            if not -_FLOAT32_MAX <= low <= high <= _FLOAT32_MAX:
+                raise ValueError(
+                    f"site '{site.site}' has output_range [{low}, {high}]; allowed: two finite "
+                    "float32 numbers in ascending order"
+                )
+        return site
 
     return structure
 
@@ -123,7 +148,7 @@ def from_plain(value: Any, kind: type[T], *, origin: str) -> T:
 def _reason(error: BaseException, kind: type | None) -> str:
     from cattrs.v import format_exception
 
-    known = isinstance(error, ValueError) and "unknown; allowed" in str(error)
+    known = isinstance(error, ValueError) and "; allowed: " in str(error)
     return str(error) if known else format_exception(error, kind)
 
 
@@ -166,7 +191,7 @@ def read_yaml(path: Path) -> Any:
     """Parse a YAML file.
 
     Raises:
-        SegQuantError: missing, unreadable or malformed.
+        SegQuantError: missing, unreadable, malformed or nested deeper than any record.
     """
     import yaml
 
@@ -184,9 +209,26 @@ def read_yaml(path: Path) -> Any:
     except OSError as error:
         raise writing_failed(path, error) from error
     try:
+        if _depth_exceeds(_DEEPEST, yaml.parse(text, Loader=loader)):
+            raise SegQuantError(
+                f"{path} nests lists or mappings more than {_DEEPEST} deep",
+                hint="undo the edit, or run the stage that writes this file again",
+            )
         return yaml.load(text, Loader=loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that is none
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise SegQuantError(
-            f"{path} is not valid YAML: {str(error).splitlines()[0]}",
+            f"{path} is not valid YAML: {reason}",
             hint="undo the edit, or run the stage that writes this file again",
         ) from error
+
+
+def _depth_exceeds(limit: int, events: Iterable[Any]) -> bool:
+    from yaml.events import CollectionEndEvent, CollectionStartEvent
+
+    depth = 0
+    for event in events:
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > limit:
+            return True
+    return False

@@ -33,7 +33,7 @@ sites = st.builds(
     module=st.none() | texts,
     activation=schemes,
     weight=st.none() | st.just(WeightPlan(scale_method="mse")),
-    output_range=st.none() | st.tuples(floats, floats),
+    output_range=st.none() | st.tuples(floats, floats).map(lambda pair: (min(pair), max(pair))),
     macs_per_sample=st.integers(0, 2**50),
     why=texts,
     considered=st.lists(
@@ -113,4 +113,36 @@ def test_missing_binary_and_truncated_files_are_refused(tmp_path: Path) -> None:
         read_record(path, QuantPlan)
     path.write_bytes(encode_yaml(ONE_SITE)[:150])
     with pytest.raises(SegQuantError, match=r"plan\.yaml"):
+        read_record(path, QuantPlan)
+
+
+@pytest.mark.parametrize(
+    "given_range",
+    ["[.nan, 1.0]", "[-1.0, .inf]", "[-.inf, 1.0]", "[2.0, -1.0]", "[-1.0, 1.0e+300]"],
+)
+def test_output_ranges_that_no_code_covers_are_refused_by_site(
+    tmp_path: Path, given_range: str
+) -> None:
+    path = tmp_path / "plan.yaml"
+    text = encode_yaml(ONE_SITE).decode()
+    assert "output_range: [-1.0, 2.0]" in text
+    path.write_text(text.replace("output_range: [-1.0, 2.0]", f"output_range: {given_range}"))
+    with pytest.raises(SegQuantError) as refused:
+        read_record(path, QuantPlan)
+    assert "site 'node_1'" in refused.value.what
+    assert "output_range" in refused.value.what
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "- " * 100_000, "{a: " * 100_000])
+def test_bottomless_files_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    with pytest.raises(SegQuantError, match="more than 64 deep"):
+        read_record(path, QuantPlan)
+
+
+def test_a_date_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text("why: 2001-99-99")
+    with pytest.raises(SegQuantError, match="is not valid YAML"):
         read_record(path, QuantPlan)
