@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segquant_trt.errors import SegQuantError
+from segquant_trt.models import identity
 from segquant_trt.records import Benchmark, Manifest, Quality
 from segquant_trt.records.codec import to_plain, write_record
 from segquant_trt.records.files import atomic_write_json, sha256_file
 from segquant_trt.records.options import CompileOptions
 from segquant_trt.records.progress import Progress, Silent
 from segquant_trt.records.run_folder import RunFolder
-from segquant_trt.records.stage import CompileResult, Stage, Work, content_of, settle
+from segquant_trt.records.stage import CompileResult, Stage, Work, settle
 
 if TYPE_CHECKING:
     from segquant_trt.models.loop import DenoisingLoop
@@ -29,31 +30,13 @@ _ZOO_GUIDANCE = 3.5
 _HELD_OUT = 1_000_000  # verification seeds begin here, far from calibration's
 
 
-def _source(work: Work) -> Any:
-    from segquant_trt.models.source import resolve
-
-    options = work.options
-    if options.model is None:
-        raise SegQuantError(
-            f"{work.run.path} holds no exported model, and no model was named",
-            hint="run 'segquant-trt compile MODEL -o RUN'",
-        )
-    return resolve(options.model, subfolder=options.subfolder, revision=options.revision)
-
-
 def _export(work: Work) -> None:
     from segquant_trt.export import export
 
     def advance(fraction: float, text: str) -> None:
         work.progress.update(f"export: {text}", int(100 * fraction), 100)
 
-    export(_source(work), work.run.path, on_progress=advance)
-
-
-def _checkpoint(work: Work) -> Any:
-    from segquant_trt.models.identity import checkpoint_identity
-
-    return checkpoint_identity(_source(work), content=work.options.verify_digests)
+    export(identity.source_of(work), work.run.path, on_progress=advance)
 
 
 def _loop(work: Work) -> DenoisingLoop | None:
@@ -101,11 +84,6 @@ def _calibrate(work: Work) -> None:
             "calibrated on synthetic inputs: ranges are those of noise, and image quality may be "
             "far below what recorded inputs give (record some and pass --inputs)"
         )
-
-
-def _named_files(work: Work) -> Any:
-    options = work.options
-    return content_of(options.inputs, options.verify_inputs, options.prompts)
 
 
 def _analyze(work: Work) -> None:
@@ -163,7 +141,8 @@ def _verify(work: Work) -> None:
         load(work.run / "bundle", threads=options.threads).run,
         VerifyRequest(
             loop=None if options.verify_inputs else _loop(work),
-            inputs=options.verify_inputs or options.inputs,
+            inputs=options.verify_inputs,
+            calibrated_on=options.inputs,
             seeds=tuple(first + i for i in range(seeds)),
             judged=(1000 if options.full else 200) if zoo else 0,
             steps=options.steps or _STEPS,
@@ -216,23 +195,25 @@ def _report(work: Work) -> None:
 
 
 _EXPORTED = ("model.onnx", "model.yaml")
+_LOCATION = "model.location.yaml"
+_FLOAT = (*_EXPORTED, _LOCATION, "excerpt.safetensors")
 
 STAGES: tuple[Stage, ...] = (
     Stage(
         name="export",
         inputs=(),
-        outputs=(*_EXPORTED, "model.location.yaml"),
+        outputs=(*_EXPORTED, _LOCATION),
         options=("model", "subfolder", "revision"),
         body=_export,
-        identity=_checkpoint,
+        identity=identity.of_checkpoint,
     ),
     Stage(
         name="calibrate",
-        inputs=_EXPORTED,
+        inputs=(*_EXPORTED, _LOCATION),
         outputs=("excerpt.safetensors", "calibration.safetensors", "recordings"),
         options=(*_SAMPLING, "num_samples", "device", "dtype"),
         body=_calibrate,
-        identity=_named_files,
+        identity=identity.of_calibration,
     ),
     Stage(name="analyze", inputs=_EXPORTED, outputs=("facts.yaml",), options=(), body=_analyze),
     Stage(
@@ -245,7 +226,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="rewrite",
-        inputs=("model.onnx", "facts.yaml", "plan.yaml"),
+        inputs=("model.onnx", _LOCATION, "facts.yaml", "plan.yaml"),
         outputs=("quantized.onnx", "quantized.weights"),
         options=(),
         body=_rewrite,
@@ -256,21 +237,23 @@ STAGES: tuple[Stage, ...] = (
         outputs=("bundle",),
         options=(),
         body=_build,
+        identity=identity.of_runtimes,
     ),
     Stage(
         name="verify",
-        inputs=(*_EXPORTED, "excerpt.safetensors", "quantized.onnx", "bundle"),
+        inputs=(*_FLOAT, "facts.yaml", "plan.yaml", "quantized.onnx", "bundle"),
         outputs=("quality.json", "images.safetensors"),
-        options=(*_SAMPLING, "num_samples", "full"),
+        options=(*_SAMPLING, "num_samples", "device", "dtype", "full"),
         body=_verify,
-        identity=_named_files,
+        identity=identity.of_verification,
     ),
     Stage(
         name="bench",
-        inputs=(*_EXPORTED, "excerpt.safetensors", "bundle"),
+        inputs=(*_FLOAT, "bundle"),
         outputs=("benchmark.json",),
         options=("threads",),
         body=_bench,
+        identity=identity.of_runtimes,
     ),
     Stage(
         name="report",

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from segquant_trt.build import build
+from segquant_trt.graph.bigfile import load_graph
+from segquant_trt.graph.plan_stamp import stamp_plan
 from segquant_trt.records import (
     AxisRange,
     GraphFacts,
@@ -81,3 +83,13 @@ def make_bundle(run: Path, target: Target = "onnxruntime") -> tuple[Path, Manife
     """The folder and its manifest."""
     spec, facts, plan = prepare(run, target)
     return run / "bundle", build(run, spec, facts, plan, out=run / "bundle")
+
+
+def stamp_anew(run: Path, plan: QuantPlan) -> QuantPlan:
+    """Mark the rewritten graph of `run` as made from `plan`, whatever it was made from."""
+    path = run / "quantized.onnx"
+    model = load_graph(path)
+    del model.metadata_props[:]
+    stamp_plan(model, plan)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return plan

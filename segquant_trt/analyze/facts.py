@@ -55,6 +55,6 @@ def _timestep_input(wiring: Wiring, name: str | None, path: Path) -> str | None:
     if name not in inputs:
         raise SegQuantError(
             f"{path} has no input '{name}'; its inputs are {', '.join(inputs)}",
-            hint="name one of them with --timestep",
+            hint="name one of them as `timestep`",
         )
     return name

@@ -11,6 +11,7 @@ from segquant_trt.build.proof import IntegerShare, prove_integer
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import Weights, load_graph
 from segquant_trt.graph.payload import relocate
+from segquant_trt.graph.plan_stamp import check_plan_stamp
 from segquant_trt.records import BundleFile, GraphFacts, Manifest, ModelSpec, QuantPlan
 from segquant_trt.records.bundle_layout import DATA_FILES, MANIFEST, MODEL, PLAN, WEIGHTS, sealed
 from segquant_trt.records.codec import encode_yaml, from_plain, to_plain
@@ -29,7 +30,9 @@ def build(run: Path, spec: ModelSpec, facts: GraphFacts, plan: QuantPlan, *, out
     """
     _check_same_graph(spec, facts, plan)
     quantized = run / "quantized.onnx"
-    Weights(load_graph(quantized), run).check_complete()
+    graph = load_graph(quantized)
+    check_plan_stamp(graph, plan, quantized)
+    Weights(graph, run).check_complete()
     share = prove_integer(backend_for(plan.target), quantized, spec, plan)
     with scratch_folder(out) as scratch:
         folder = scratch / out.name

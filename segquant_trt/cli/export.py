@@ -26,7 +26,7 @@ from segquant_trt.cli.stage import run_stage
 def command(as_json: bool, copy: Path | None, **given: Any) -> None:
     """Trace the denoiser of MODEL into RUN/model.onnx and RUN/model.yaml.
 
-    The weights are not read: the graph points into the checkpoint's own files.
+    The graph holds no weights: it points into the checkpoint's own files.
     """
     run_stage("export", given, as_json=as_json)
     if copy is not None:

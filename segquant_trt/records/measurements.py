@@ -1,4 +1,4 @@
-"""`measurements.json`: the figures of `verify` and `bench`."""
+"""`quality.json` and `benchmark.json`: the figures of `verify` and `bench`."""
 
 from __future__ import annotations
 

@@ -66,6 +66,9 @@ class RunFolder:
                     f"another run is working in {self.path}",
                     hint="wait for it to end, or choose another folder with -o",
                 ) from error
+            for leftover in self.path.rglob(".*.tmp"):  # of killed runs: the folder is ours now
+                if leftover.is_file():
+                    leftover.unlink()
             try:
                 yield
             except BaseException:
@@ -108,6 +111,10 @@ class RunFolder:
             {"key": stamp.key, "inputs": dict(stamp.inputs), "outputs": dict(stamp.outputs)},
         )
         atomic_write_json(self._state / "digests.json", self._digests)
+
+    def drop_stamp(self, stage: str) -> None:
+        """Forget that `stage` ever finished."""
+        (self._state / f"{stage}.json").unlink(missing_ok=True)
 
     def require(self, names: Sequence[str], *, stage: str, producers: Mapping[str, str]) -> None:
         """Check that the files a stage reads are there.

@@ -45,8 +45,27 @@ class Work:
         return read_record(self.run / "model.location.yaml", CheckpointLocation)
 
     def weights(self) -> Path:
-        """The checkpoint's folder."""
-        return Path(self.location().folder)
+        """The checkpoint's folder.
+
+        Raises:
+            SegQuantError: a file is gone, or is another one than was exported.
+        """
+        location = self.location()
+        folder = Path(location.folder)
+        for name, mtime_ns in location.mtime_ns.items():
+            try:
+                status = (folder / name).stat()
+            except OSError as error:
+                raise SegQuantError(
+                    f"the checkpoint file {folder / name} is gone",
+                    hint="put it back, or run 'segquant-trt export' with its new place",
+                ) from error
+            if (status.st_mtime_ns, status.st_ino) != (mtime_ns, location.inode[name]):
+                raise SegQuantError(
+                    f"the checkpoint file {folder / name} has changed since it was exported",
+                    hint="run 'segquant-trt export' or 'compile' again",
+                )
+        return folder
 
     def facts(self) -> GraphFacts:
         """What analyze found."""
@@ -102,6 +121,8 @@ def settle(row: Stage, work: Work, *, forced: bool) -> bool:
             work.progress.note(f"{run / row.outputs[0]} was edited; it is used as it is")
             return True
     work.progress.note(f"{row.name} ...")
+    # Without its stamp a stage that is killed half-way starts anew, whatever it has written.
+    run.drop_stamp(row.name)
     row.body(work)
     run.write_stamp(row.name, Stamp(key=key, inputs=inputs, outputs=run.digests(row.outputs)))
     return False
@@ -124,10 +145,9 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def content_of(*paths: Path | None) -> list[list[str]]:
-    """Name and sha256 of every file that the paths name; folders are walked, None is nothing."""
-    files: list[Path] = []
-    for path in paths:
-        if path is not None:
-            files += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+def content_of(path: Path | None) -> list[list[str]]:
+    """Name and sha256 of the file, or of every file in the folder; empty for None."""
+    if path is None:
+        return []
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     return [[file.name, sha256_file(file)] for file in files]

@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 from segquant_trt.errors import SegQuantError
 from segquant_trt.records import Benchmark, Manifest, Quality
 from segquant_trt.records.codec import from_plain, to_plain
+from segquant_trt.records.files import sha256_file
 
 Record = TypeVar("Record")
+Measured = TypeVar("Measured", Quality, Benchmark)
 
 
 def read_json_record(path: Path, kind: type[Record]) -> Record:
@@ -28,19 +30,29 @@ def read_json_record(path: Path, kind: type[Record]) -> Record:
     return from_plain(plain, kind, origin=str(path))
 
 
+def _of_bundle(path: Path, kind: type[Measured], manifest_sha256: str | None) -> Measured | None:
+    """Figures of the bundle that is there now; those of an earlier one do not count."""
+    if not path.exists():
+        return None
+    record = read_json_record(path, kind)
+    return record if record.bundle_manifest_sha256 == manifest_sha256 else None
+
+
 def summarize(run: Path) -> dict[str, Any]:
     """The figures there are so far; keys without meaning for this model are null."""
     summary: dict[str, Any] = {"run": str(run)}
     missing: list[str] = []
-    if (run / "quality.json").exists():
-        quality = read_json_record(run / "quality.json", Quality)
+    manifest_path = run / "bundle" / "manifest.json"
+    current = sha256_file(manifest_path) if manifest_path.exists() else None
+    quality = _of_bundle(run / "quality.json", Quality, current)
+    if quality is not None:
         plain = to_plain(quality)
         missing += plain.pop("not_applicable")
         for name in ("steps", "site_errors", "schema_version", "bundle_manifest_sha256"):
             plain.pop(name)
         summary.update(plain)
-    if (run / "benchmark.json").exists():
-        figures = read_json_record(run / "benchmark.json", Benchmark)
+    figures = _of_bundle(run / "benchmark.json", Benchmark, current)
+    if figures is not None:
         summary.update(
             latency_ms_float=figures.latency_float.median_ms,
             latency_ms_quantized=figures.latency_quantized.median_ms,
@@ -50,8 +62,8 @@ def summarize(run: Path) -> dict[str, Any]:
             peak_memory_bytes_float=figures.peak_memory_bytes_float,
             peak_memory_bytes_quantized=figures.peak_memory_bytes_quantized,
         )
-    if (run / "bundle" / "manifest.json").exists():
-        manifest = read_json_record(run / "bundle" / "manifest.json", Manifest)
+    if current is not None:
+        manifest = read_json_record(manifest_path, Manifest)
         summary.update(
             target=manifest.target,
             size_bytes_float=manifest.size_bytes_float,

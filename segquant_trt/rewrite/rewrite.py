@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from segquant_trt.backends import backend_for
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import Weights, load_graph
 from segquant_trt.graph.payload import PayloadWriter
+from segquant_trt.graph.plan_stamp import stamp_plan
 from segquant_trt.graph.remove_unused import RemoveUnused
 from segquant_trt.records import GraphFacts, QuantPlan
 from segquant_trt.records.files import sha256_file
@@ -52,7 +54,9 @@ def rewrite(
                 f"{model_onnx} has {digest[:12]}...",
                 hint="run 'segquant-trt analyze', 'calibrate' and 'plan' again for this graph",
             )
+    _check_sites(facts, plan)
     model = load_graph(model_onnx)
+    stamp_plan(model, plan)
     source = Weights(load_graph(model_onnx), checkpoint)
     sites = QuantizeSites(facts, plan, backend_for(plan.target).placement)
     sites.run(model)
@@ -67,6 +71,20 @@ def rewrite(
         for path in (payload, graph):
             sync_file(path)
             path.replace(out.with_name(path.name))
+
+
+def _check_sites(facts: GraphFacts, plan: QuantPlan) -> None:
+    """Every site is decided exactly once; unknown ones are refused later, by name."""
+    decided = Counter(site.site for site in plan.sites)
+    twice = [name for name, count in decided.items() if count > 1]
+    missing = [site.name for site in facts.sites if site.name not in decided]
+    unknown = decided.keys() - {site.name for site in facts.sites}
+    if twice or (missing and not unknown):
+        what = f"decides site '{twice[0]}' twice" if twice else f"lacks site '{missing[0]}'"
+        raise SegQuantError(
+            f"the plan {what}; every one of the {len(facts.sites)} sites needs one entry",
+            hint="undo the edit of plan.yaml (keep_float leaves a site alone), or plan again",
+        )
 
 
 def _check(path: Path) -> None:

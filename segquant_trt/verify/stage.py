@@ -27,13 +27,14 @@ _RANKED_MODEL_BYTES = 1 << 28  # ranking loads the model once per site
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyRequest:
-    """How to compare: along `loop`, else on `inputs`, else on the calibration's excerpt.
+    """How to compare: along `loop`, else on held-out `inputs`, else on what calibration saw.
 
     `judged` is the number of images to classify, for models that come with a classifier.
     """
 
     loop: DenoisingLoop | None
     inputs: Path | None
+    calibrated_on: Path | None
     seeds: tuple[int, ...]
     judged: int
     steps: int
@@ -108,7 +109,7 @@ def verify(
 def _held_out(
     run: Path, spec: ModelSpec, request: VerifyRequest, on_note: Callable[[str], None]
 ) -> Iterable[Mapping[str, Array]]:
-    path = request.inputs or run / "excerpt.safetensors"
+    path = request.inputs or request.calibrated_on or run / "excerpt.safetensors"
     if request.inputs is None:
         on_note(
             "verified on the calibration's own inputs: pass --verify-inputs for figures on "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -171,6 +172,72 @@ def test_a_plan_with_an_impossible_scale(flux_copy: Path) -> None:
     scale = text.split("scale: ")[1].split(",")[0]
     edit(flux_copy / "plan.yaml", f"scale: {scale}", "scale: -1.0")
     assert "scale" in refusal(stage("rewrite", flux_copy)).what
+
+
+def test_a_plan_that_the_graph_was_not_made_from(flux_copy: Path) -> None:
+    scale = (flux_copy / "plan.yaml").read_text().split("scale: ")[1].split(",")[0]
+    edit(flux_copy / "plan.yaml", f"scale: {scale}", f"scale: {3 * float(scale)}")
+    error = refusal(stage("build", flux_copy))
+    assert "quantized.onnx" in error.what
+    assert "plan.yaml" in error.what
+
+
+def test_a_plan_that_lacks_or_repeats_a_site(flux_copy: Path) -> None:
+    plan = flux_copy / "plan.yaml"
+    text = plan.read_text()
+    head, first, rest = text.partition("- site: ")
+    one, sep, others = rest.partition("- site: ")
+    plan.write_text(head + sep + others)
+    assert "lacks site" in refusal(stage("rewrite", flux_copy)).what
+    plan.write_text(head + first + one + first + one + sep + others)
+    assert "twice" in refusal(stage("rewrite", flux_copy)).what
+
+
+def test_a_checkpoint_that_changed_after_its_export(
+    tiny_denoisers: LazyFolders, flux_inputs: Path, compiled_flux: Path, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(tiny_denoisers["flux"], tmp_path / "model"))
+    run = tmp_path / "run"
+    run_stage("export", CompileOptions(out=run, model=str(model)))
+    weights = next(model.glob("*.safetensors"))
+    tensors = {name: array.copy() for name, array in load_file(weights).items()}
+    tensors["proj_out.weight"] *= np.float16(2)
+    save_file(tensors, weights)
+    stale = CompileOptions(out=run, inputs=flux_inputs)
+    error = refusal(lambda: run_stage("calibrate", stale))
+    assert "has changed since it was exported" in error.what
+    compile(str(model), out=run, inputs=flux_inputs)
+    data = [(folder / "bundle" / "weights.bin").read_bytes() for folder in (run, compiled_flux)]
+    assert data[0] != data[1]
+    tensors["proj_out.weight"] *= np.float16(0.5)
+    save_file(tensors, weights)
+    result = compile(str(model), out=run, inputs=flux_inputs)
+    assert "rewrite" not in result.skipped
+    assert (run / "bundle" / "weights.bin").read_bytes() == data[1]
+
+
+def test_bytes_that_changed_behind_an_unchanged_time(
+    tiny_denoisers: LazyFolders, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(tiny_denoisers["flux"], tmp_path / "model"))
+    options = CompileOptions(out=tmp_path / "run", model=str(model), verify_digests=True)
+    run_stage("export", options)
+    weights = next(model.glob("*.safetensors"))
+    status = weights.stat()
+    with weights.open("r+b") as stream:
+        stream.seek(status.st_size - 2)
+        stream.write(b"\x00\x3c")
+    os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert "have changed" in refusal(lambda: run_stage("export", options)).what
+
+
+def test_inputs_to_verify_with_are_not_taken_for_calibrations(
+    tiny_denoisers: LazyFolders, flux_inputs: Path, flux_copy: Path
+) -> None:
+    model = str(tiny_denoisers["flux"])
+    result = compile(model, out=flux_copy, inputs=flux_inputs, verify_inputs=flux_inputs)
+    assert "calibrate" in result.skipped
+    assert "verify" not in result.skipped
 
 
 def test_a_calibration_of_another_model(

@@ -98,6 +98,33 @@ def test_a_failing_body_leaves_no_stamp(tmp_path: Path) -> None:
     assert not bench.settle()
 
 
+def test_an_editable_stage_killed_half_way_is_not_taken_for_edited(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, editable=True)
+    bench.settle()
+    good = bench.row
+
+    def killed(work: Work) -> None:
+        good.body(work)
+        raise KeyboardInterrupt
+
+    (tmp_path / "in.txt").write_text("two")
+    bench.row = replace(good, body=killed)
+    with pytest.raises(KeyboardInterrupt):
+        bench.settle()
+    bench.row = good
+    (tmp_path / "in.txt").write_text("one")
+    assert not bench.settle()
+    assert (tmp_path / "out" / "copy.txt").read_text() == "one"
+
+
+def test_what_killed_runs_left_is_swept(tmp_path: Path) -> None:
+    leftover = tmp_path / "recordings" / ".shard.123.abcd.tmp"
+    leftover.parent.mkdir()
+    leftover.write_bytes(b"half")
+    with RunFolder(tmp_path).locked():
+        assert not leftover.exists()
+
+
 def test_a_damaged_stamp_counts_as_none(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.settle()
