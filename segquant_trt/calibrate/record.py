@@ -26,7 +26,10 @@ def record(
     batch_size: int,
     on_step: OnStep | None = None,
 ) -> int:
-    """Run `loop` and write the inputs of every call as a shard; memory holds one call at a time.
+    """Run `loop` and write the inputs of every call as a shard.
+
+    The loop is run for `batch_size` seeds at a time and its latents and images are dropped, so
+    that memory does not grow with the number of seeds; a seed's trajectory is its own.
 
     Returns:
         The number of samples (seed x guidance branch x step) recorded.
@@ -41,12 +44,21 @@ def record(
         recorded += len(prediction)
         return prediction
 
-    loop.sample(
-        recording,
-        seeds=seeds,
-        steps=steps,
-        guidance_scale=guidance_scale,
-        batch_size=batch_size,
-        on_step=on_step,
-    )
+    chunks = [seeds[start : start + batch_size] for start in range(0, len(seeds), batch_size)]
+    for index, chunk in enumerate(chunks):
+        loop.sample(
+            recording,
+            seeds=chunk,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            batch_size=batch_size,
+            on_step=_shifted(on_step, index, len(chunks)),
+        )
     return recorded
+
+
+def _shifted(on_step: OnStep | None, index: int, count: int) -> OnStep | None:
+    """Progress of chunk `index` of `count` as progress of them all."""
+    if on_step is None:
+        return None
+    return lambda done, total: on_step(index * total + done, count * total)
