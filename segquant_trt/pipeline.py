@@ -119,6 +119,7 @@ def _rewrite(work: Work) -> None:
         work.run / "quantized.onnx",
         on_progress=work.update("rewrite"),
     )
+    identity.note_content(work)
 
 
 def _build(work: Work) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from segquant_trt.records import CheckpointLocation
 from segquant_trt.records.files import atomic_write_json, digest_of, sha256_file
 from segquant_trt.records.stage import Work, content_of
 
+_LEDGER = ".stages/checkpoint.json"
 _RUNTIMES = ("torch", "diffusers", "onnxruntime", "openvino")
 
 
@@ -21,7 +23,7 @@ def of_checkpoint(work: Work) -> Any:
     """What an export depends on; with `--verify-digests` every byte is read and compared."""
     source = source_of(work)
     if work.options.verify_digests:
-        verify_content(source, work.run / ".stages" / "checkpoint.json")
+        verify_content(source.checkpoint, work.run / _LEDGER)
     return [checkpoint_identity(source), runtime_versions()]
 
 
@@ -66,8 +68,14 @@ def checkpoint_identity(source: ModelSource) -> dict[str, Any]:
     return {"config": digest_of(source.config), "class": source.class_name, "files": files}
 
 
-def verify_content(source: ModelSource, ledger: Path) -> None:
-    """Read every byte of the checkpoint and compare with the digests of an earlier reading.
+def note_content(work: Work) -> None:
+    """Note the digests of the checkpoint's bytes; for a stage that reads them all anyway."""
+    folder = work.weights()
+    verify_content([folder / name for name in work.location().mtime_ns], work.run / _LEDGER)
+
+
+def verify_content(files: Iterable[Path], ledger: Path) -> None:
+    """Read every byte of a checkpoint and compare with the digests of an earlier reading.
 
     Args:
         ledger: where digests are kept, by path, with the identity that they belong to.
@@ -76,7 +84,7 @@ def verify_content(source: ModelSource, ledger: Path) -> None:
         SegQuantError: a file's bytes have changed although its size and times have not.
     """
     known = json.loads(ledger.read_text()) if ledger.exists() else {}
-    for path in source.checkpoint:
+    for path in files:
         status = path.stat()
         identity = [status.st_size, status.st_mtime_ns, status.st_ino]
         entry = [*identity, sha256_file(path)]
