@@ -14,13 +14,16 @@ from segquant_trt.analyze import analyze
 from segquant_trt.backends.onnxruntime import float_session
 from segquant_trt.graph.bigfile import load_graph
 from segquant_trt.records import (
+    ActivationScheme,
     GraphFacts,
     KeepFloat,
     QuantPlan,
+    SegmentPlan,
     Shifted,
     SitePlan,
     Symmetric,
     Target,
+    Treatment,
     WeightPlan,
 )
 
@@ -119,6 +122,14 @@ def code_limits(kind: Kind) -> tuple[int, int]:
     return (-128, 127) if kind == "symmetric" else (-28, 227)
 
 
+def treated(channels: int, scheme: ActivationScheme) -> Treatment:
+    """The whole site coded by one scheme, with plain weights."""
+    return Treatment(
+        segments=(SegmentPlan(channels=channels, activation=scheme),),
+        weight=None if isinstance(scheme, KeepFloat) else WeightPlan(),
+    )
+
+
 def plan_of(
     facts: GraphFacts,
     target: Target,
@@ -132,8 +143,7 @@ def plan_of(
         SitePlan(
             site=site.name,
             module=site.module,
-            activation=scheme(site.name),
-            weight=None if isinstance(scheme(site.name), KeepFloat) else WeightPlan(),
+            treatment=treated(site.in_features, scheme(site.name)),
             output_range=ranges.get(site.name, (-4.0, 4.0)),
             macs_per_sample=site.in_features * site.out_features,
             why="test",

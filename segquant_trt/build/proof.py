@@ -10,7 +10,7 @@ import numpy as np
 from segquant_trt.backends import Backend
 from segquant_trt.backends.base import Array
 from segquant_trt.errors import SegQuantError
-from segquant_trt.records import AxisRange, KeepFloat, ModelSpec, QuantPlan
+from segquant_trt.records import AxisRange, ModelSpec, QuantPlan
 
 _NAMED = 5
 
@@ -32,7 +32,7 @@ def prove_integer(
     Raises:
         SegQuantError: naming the sites that fell back to float, and what executes them.
     """
-    planned = [site for site in plan.sites if not isinstance(site.activation, KeepFloat)]
+    planned = [site for site in plan.sites if site.treatment.is_integer]
     names = [site.site for site in planned]
     proofs = backend.integer_sites(quantized, names, example=smallest_inputs(spec))
     fallen = [name for name in names if not proofs[name].integer]

@@ -19,14 +19,16 @@ from segquant_trt.plan.ranges import over_all_steps
 from segquant_trt.records import (
     Considered,
     GraphFacts,
-    KeepFloat,
     LinearSite,
     QuantPlan,
+    SegmentPlan,
     Shifted,
     SitePlan,
     Symmetric,
     Target,
+    Treatment,
     WeightPlan,
+    left_in_float,
 )
 from segquant_trt.records.calibration import ActivationStats, Calibration
 from segquant_trt.records.options import CompileOptions, RangeMethod, WeightScaleMethod
@@ -86,7 +88,7 @@ def make_plan(
         )
     _check_patterns(facts, request.keep_float)
     sites = tuple(_decide(site, calibration, request) for site in facts.sites)
-    if all(isinstance(site.activation, KeepFloat) for site in sites):
+    if all(site.treatment.is_float for site in sites):
         raise SegQuantError(
             f"all {len(sites)} sites would stay in float: nothing to quantise",
             hint="drop some --keep-float patterns, or use --quantize-all",
@@ -110,8 +112,7 @@ def _decide(site: LinearSite, calibration: Calibration, request: PlanRequest) ->
         return SitePlan(
             site=site.name,
             module=site.module,
-            activation=KeepFloat(),
-            weight=None,
+            treatment=left_in_float(site.in_features),
             output_range=None,
             macs_per_sample=macs,
             why=reason,
@@ -131,8 +132,10 @@ def _decide(site: LinearSite, calibration: Calibration, request: PlanRequest) ->
     return SitePlan(
         site=site.name,
         module=site.module,
-        activation=best,
-        weight=WeightPlan(scale_method=request.weight_scales),
+        treatment=Treatment(
+            segments=(SegmentPlan(channels=site.in_features, activation=best),),
+            weight=WeightPlan(scale_method=request.weight_scales),
+        ),
         output_range=_output_range(output, request.range_method),
         macs_per_sample=macs,
         why=_why(best, best_db, other_db, seen.low, seen.high),
@@ -172,6 +175,7 @@ def _considered(scheme: Symmetric | Shifted, decibels: float | None) -> Consider
     return Considered(
         option=scheme.kind,
         sqnr_db=None if decibels is None else round(decibels, 2),
+        cost_ms=None,
         reason="SQNR of the site's input on calibration rows",
     )
 

@@ -24,7 +24,8 @@ _FLOAT32_MAX = 3.4028234663852886e38
 def _converter() -> Converter:
     import cattrs
 
-    from segquant_trt.records.plan import ActivationScheme, SitePlan
+    from segquant_trt.records.plan import SitePlan
+    from segquant_trt.records.treatment import ActivationScheme, RowFactor
 
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
     converter.register_structure_hook(float, _number)
@@ -34,7 +35,8 @@ def _converter() -> Converter:
     converter.register_structure_hook(int | str, _axis)
     for optional, hook in ((str, _text), (float, _number), (int, _integer), (bool, _boolean)):
         converter.register_structure_hook(optional | None, _optional(hook))
-    converter.register_structure_hook(ActivationScheme, _scheme_hook(converter, ActivationScheme))
+    for union, noun in ((ActivationScheme, "scheme"), (RowFactor, "row factor")):
+        converter.register_structure_hook(union, _union_hook(converter, union, noun))
     converter.register_structure_hook(SitePlan, _site_hook(converter, SitePlan))
     return converter
 
@@ -43,14 +45,14 @@ def _kind(scheme: Any) -> str:
     return next(str(field.default) for field in fields(scheme) if field.name == "kind")
 
 
-def _scheme_hook(converter: Converter, union: Any) -> Any:
+def _union_hook(converter: Converter, union: Any, noun: str) -> Any:
     """Structure a union by its `kind`, naming the kinds there are when it is none of them."""
     kinds = {_kind(scheme): scheme for scheme in get_args(union)}
 
     def structure(value: Any, _: Any) -> Any:
         kind = value.get("kind") if isinstance(value, dict) else None
         if kind not in kinds:
-            raise ValueError(f"scheme {kind!r} is unknown; allowed: {', '.join(kinds)}")
+            raise ValueError(f"{noun} {kind!r} is unknown; allowed: {', '.join(kinds)}")
         return converter.structure(value, kinds[kind])
 
     return structure

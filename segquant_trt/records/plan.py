@@ -3,57 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal
+
+from segquant_trt.records.treatment import Treatment
 
 Target = Literal["onnxruntime", "openvino"]
 TARGETS: tuple[Target, ...] = ("onnxruntime", "openvino")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Symmetric:
-    """`q = round(x / scale)` clipped to -128..127; one scale per tensor, amax at 127."""
-
-    kind: Literal["symmetric"] = "symmetric"
-    scale: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shifted:
-    """`q = round(x / scale) - zero_shift` clipped to -128..127, `x ~ scale (q + zero_shift)`.
-
-    As uint8 the same codes are `q + 128` with zero point `128 - zero_shift`.
-    """
-
-    kind: Literal["shifted"] = "shifted"
-    scale: float
-    zero_shift: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeepFloat:
-    """The site is left as it is."""
-
-    kind: Literal["keep_float"] = "keep_float"
-
-
-ActivationScheme: TypeAlias = Symmetric | Shifted | KeepFloat
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightPlan:
-    """Integer weights: symmetric, one scale per output channel, codes -(2^(bits-1)-1)..."""
-
-    bits: Literal[8] = 8
-    rounding: Literal["nearest"] = "nearest"
-    scale_method: Literal["absmax", "mse"] = "absmax"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Considered:
-    """An alternative that was weighed: its site SQNR on calibration rows in dB."""
+    """An alternative that was weighed: its site SQNR on calibration rows in dB, and its cost."""
 
     option: str
     sqnr_db: float | None
+    cost_ms: float | None
     reason: str
 
 
@@ -63,28 +27,48 @@ class SitePlan:
 
     `output_range` is the calibrated (min, max) of the site's output: convolutions on CPU targets
     requantise their output with it (see `backends`); None where no range was recorded.
+    `output_channels` is the key of a float32[2, N] array (lowest and highest value per output
+    channel) in `scores.safetensors`, for requantisation with one scale per channel.
     """
 
     site: str
     module: str | None
-    activation: ActivationScheme
-    weight: WeightPlan | None
+    treatment: Treatment
     output_range: tuple[float, float] | None
+    output_channels: str | None = None
     macs_per_sample: int
     why: str
     considered: tuple[Considered, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What the planner expects: teacher-forced SQNR in dB, and the sites' latency.
+
+    `latency_ms` and `latency_ms_plain` are sums of the cost table's entries for this plan and for
+    plain static INT8 of the same sites.
+    """
+
+    sqnr_db_mean: float | None
+    latency_ms: float | None
+    latency_ms_plain: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QuantPlan:
-    """The whole plan. The digests tie it to the records that it was made from."""
+    """The whole plan. The digests tie it to the records that it was made from.
 
-    SCHEMA_VERSION: ClassVar[int] = 1
+    `scores_sha256` is that of `scores.safetensors`, which holds the arrays that the sites name.
+    """
 
-    schema_version: int = 1
+    SCHEMA_VERSION: ClassVar[int] = 2
+
+    schema_version: int = 2
     target: Target
     preset: str
     onnx_sha256: str
     facts_sha256: str
     calibration_sha256: str
+    scores_sha256: str | None = None
+    prediction: Prediction | None = None
     sites: tuple[SitePlan, ...]

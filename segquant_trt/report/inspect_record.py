@@ -12,16 +12,12 @@ from segquant_trt.records import (
     Benchmark,
     CheckpointLocation,
     GraphFacts,
-    KeepFloat,
     Manifest,
     ModelSpec,
     Quality,
     QuantPlan,
-    Shifted,
-    Symmetric,
     TensorSpec,
 )
-from segquant_trt.records.plan import ActivationScheme
 from segquant_trt.report.description import Cell, Column, Description, Property, Table
 
 Record: TypeAlias = (
@@ -151,8 +147,7 @@ def _plan(plan: QuantPlan, name: str) -> Description:
     rows: list[tuple[Cell, ...]] = []
     for site in plan.sites:
         share = site.macs_per_sample / macs if macs else None
-        scheme, scale = _scheme(site.activation)
-        rows.append((site.site, site.module, scheme, scale, share, site.why))
+        rows.append((site.site, site.module, site.treatment.label, share, site.why))
     return Description(
         kind="quantisation plan",
         properties=(
@@ -164,14 +159,13 @@ def _plan(plan: QuantPlan, name: str) -> Description:
             Property(name="graph sha256", value=plan.onnx_sha256),
         ),
         tables=(
-            _counts("schemes", "scheme", (_scheme(site.activation)[0] for site in plan.sites)),
+            _counts("treatments", "treatment", (site.treatment.label for site in plan.sites)),
             Table(
                 title="sites",
                 columns=(
                     Column(name="site"),
                     Column(name="module"),
-                    Column(name="scheme"),
-                    Column(name="scale", unit="number"),
+                    Column(name="treatment"),
                     Column(name="MACs", unit="share"),
                     Column(name="why"),
                 ),
@@ -179,16 +173,6 @@ def _plan(plan: QuantPlan, name: str) -> Description:
             ),
         ),
     )
-
-
-def _scheme(scheme: ActivationScheme) -> tuple[str, float | None]:
-    match scheme:
-        case Symmetric() | Shifted():
-            return scheme.kind, scheme.scale
-        case KeepFloat():
-            return scheme.kind, None
-        case _:
-            assert_never(scheme)
 
 
 def _quality(quality: Quality, name: str) -> Description:

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from typing_extensions import assert_never
-
-from segquant_trt.records import GraphFacts, KeepFloat, LinearSite, Quality, QuantPlan, SitePlan
-from segquant_trt.records.plan import ActivationScheme, Considered, Shifted, Symmetric
+from segquant_trt.records import (
+    Considered,
+    GraphFacts,
+    LinearSite,
+    Quality,
+    QuantPlan,
+    SegmentPlan,
+    SitePlan,
+)
+from segquant_trt.records.codec import to_plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +27,7 @@ class SiteRow:
     role: str
     shape: str
     scheme: str
-    scale: float | None
-    zero_shift: int | None
+    codes: tuple[str, ...]
     weight_bits: int | None
     weight_scale_method: str | None
     macs_share: float
@@ -54,17 +59,15 @@ def _row(
     errors: Mapping[str, float],
     macs_total: int,
 ) -> SiteRow:
-    scheme, scale, zero_shift = _scheme(site.activation)
-    weight = site.weight
+    weight = site.treatment.weight
     return SiteRow(
         index=index,
         site=site.site,
         module=site.module,
         role=fact.role if fact else "unknown",
         shape=_shape(fact) if fact else "",
-        scheme=scheme,
-        scale=scale,
-        zero_shift=zero_shift,
+        scheme=site.treatment.label,
+        codes=tuple(_codes(part) for part in site.treatment.segments) if weight else (),
         weight_bits=weight.bits if weight else None,
         weight_scale_method=weight.scale_method if weight else None,
         macs_share=site.macs_per_sample / macs_total if macs_total else 0.0,
@@ -74,16 +77,13 @@ def _row(
     )
 
 
-def _scheme(scheme: ActivationScheme) -> tuple[str, float | None, int | None]:
-    match scheme:
-        case Symmetric():
-            return "symmetric", scheme.scale, None
-        case Shifted():
-            return "shifted", scheme.scale, scheme.zero_shift
-        case KeepFloat():
-            return "float", None, None
-        case _:
-            assert_never(scheme)
+def _codes(part: SegmentPlan) -> str:
+    """Scales and shifts of one segment's codes, in words."""
+    values = to_plain(part.activation)
+    words = (
+        f"{name.replace('_', ' ')} {value:.3g}" for name, value in values.items() if name != "kind"
+    )
+    return ", ".join(words) or "float"
 
 
 def _shape(fact: LinearSite) -> str:

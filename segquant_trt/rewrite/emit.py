@@ -99,8 +99,9 @@ class Emitter:
         self, node: NodeProto, site: LinearSite, plan: SitePlan, codes: Encoding
     ) -> None:
         """A Conv, its output requantised where the target wants it."""
-        assert plan.weight is not None
-        operands = [self._activation(node.input[0], codes), self._weight(site, plan.weight, codes)]
+        weight = plan.treatment.weight
+        assert weight is not None
+        operands = [self._activation(node.input[0], codes), self._weight(site, weight, codes)]
         if site.bias is not None:
             operands.append(self._float_bias(site.bias, (site.out_features,)))
         else:

@@ -42,7 +42,7 @@ class QuantizeSites(Pass):
         for site_plan in plan.sites:
             if site_plan.site not in sites:
                 raise _unknown_site(site_plan.site)
-            codes = encoding(site_plan.activation, site=site_plan.site)
+            codes = encoding(site_plan.treatment.segments[0].activation, site=site_plan.site)
             if codes is not None:
                 self._chosen[site_plan.site] = (sites[site_plan.site], site_plan, codes)
 
@@ -53,7 +53,7 @@ class QuantizeSites(Pass):
             node = present.get(site.name)
             if node is None or node.op_type != site.op or node.input[0] != site.activation:
                 raise _unknown_site(site.name)
-            if site_plan.weight is None:
+            if site_plan.treatment.weight is None:
                 raise SegQuantError(
                     f"site '{site.name}' has quantised activations but no weight entry in the plan",
                     hint="undo the edit of the plan, or run 'segquant-trt plan' again",
@@ -78,8 +78,8 @@ class QuantizeSites(Pass):
                 if site.op == "Conv":
                     emitter.convolution(node, site, site_plan, codes)
                 else:
-                    assert site_plan.weight is not None
-                    emitter.linear(node, site, site_plan.weight, codes)
+                    assert site_plan.treatment.weight is not None
+                    emitter.linear(node, site, site_plan.treatment.weight, codes)
             elif name in additions:
                 site = additions[name]
                 emitter.bias(node, site, product=products[site.name])

@@ -1,11 +1,14 @@
-"""How a scheme's codes are stored in a graph: uint8 with a zero point."""
+"""How a scheme's codes are stored in a graph: planes of uint8 codes with a zero point each."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
+Polarity = Literal["both", "positive", "negative"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,14 +17,23 @@ class Encoding:
 
     uint8 for every CPU target: an int8 code c is the uint8 code c + 128, so both decode to the
     same number, and ONNX Runtime has fast kernels only for uint8 activations.
+
+    A plane that codes one polarity sees `max(x, 0)` or `min(x, 0)`; with zero point 0 or 255 the
+    clipping of the codes does that by itself. The planes of a scheme add up to `x`.
     """
 
     scale: float
     zero_point: int
+    polarity: Polarity = "both"
+
+    @property
+    def clips_polarity(self) -> bool:
+        """Whether saturation alone removes the other polarity."""
+        return (self.polarity, self.zero_point) in (("positive", 0), ("negative", 255))
 
     def quantize(self, x: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
         """Codes of `x`, as ONNX QuantizeLinear computes them: float32 division, ties to even."""
-        ratio = np.asarray(x, dtype=np.float32) / np.float32(self.scale)
+        ratio = self._own(np.asarray(x, dtype=np.float32)) / np.float32(self.scale)
         codes: npt.NDArray[np.float32] = np.clip(np.rint(ratio) + self.zero_point, 0, 255)
         return codes.astype(np.uint8)
 
@@ -30,6 +42,15 @@ class Encoding:
         values: npt.NDArray[np.float32] = codes.astype(np.float32) - np.float32(self.zero_point)
         values *= np.float32(self.scale)
         return values
+
+    def _own(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        match self.polarity:
+            case "both":
+                return x
+            case "positive":
+                return np.clip(x, np.float32(0.0), None)
+            case "negative":
+                return np.clip(x, None, np.float32(0.0))
 
 
 def output_encoding(low: float, high: float) -> Encoding:

@@ -19,7 +19,7 @@ from segquant_trt.backends.denoise import float_denoise
 from segquant_trt.graph.bigfile import Weights
 from segquant_trt.graph.wiring import node_name
 from segquant_trt.models.loop import Array, Float32
-from segquant_trt.records import GraphFacts, KeepFloat, LinearSite, QuantPlan, SiteError, SitePlan
+from segquant_trt.records import GraphFacts, LinearSite, QuantPlan, SiteError, SitePlan
 from segquant_trt.schemes import encoding, quantize_weight
 from segquant_trt.verify.figures import sqnr_db
 
@@ -50,7 +50,7 @@ def site_errors(
         return [denoise(inputs) for inputs in batches]
 
     references = run(model.graph)
-    planned = [site for site in plan.sites if not isinstance(site.activation, KeepFloat)]
+    planned = [site for site in plan.sites if not site.treatment.is_float]
     errors = []
     for index, site in enumerate(planned):
         outputs = run(with_one_site(model.graph, weights, facts[site.site], site))
@@ -72,11 +72,11 @@ def with_one_site(
     position, node = next(
         (index, node) for index, node in enumerate(graph.node) if node_name(node) == site.name
     )
-    coded = encoding(plan.activation, site=site.name)
+    coded = encoding(plan.treatment.segments[0].activation, site=site.name)
     assert coded is not None
-    assert plan.weight is not None
+    assert plan.treatment.weight is not None
     rows, restore = _as_rows(weights.read_float32(site.weight), site)
-    decoded = restore(quantize_weight(rows, plan.weight).dequantize())
+    decoded = restore(quantize_weight(rows, plan.treatment.weight).dequantize())
     if node.op_type != "Conv":
         transposed = node.op_type == "Gemm" and any(
             attribute.name == "transB" and attribute.i for attribute in node.attribute

@@ -16,7 +16,13 @@ from segquant_trt.build import build
 from segquant_trt.build.proof import smallest_inputs
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import external_range, load_graph
-from segquant_trt.records import TARGETS, KeepFloat, Manifest, QuantPlan, Target
+from segquant_trt.records import (
+    TARGETS,
+    Manifest,
+    QuantPlan,
+    Target,
+    left_in_float,
+)
 from segquant_trt.records.bundle_layout import is_sealed
 from segquant_trt.records.codec import from_plain, read_record
 from segquant_trt.records.files import sha256_file
@@ -105,7 +111,7 @@ def test_many_fallen_sites_are_counted(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_sites_kept_in_float_count_in_the_total(tmp_path: Path) -> None:
     spec, facts, plan = prepare(tmp_path)
-    kept = dataclasses.replace(plan.sites[1], activation=KeepFloat(), weight=None)
+    kept = dataclasses.replace(plan.sites[1], treatment=left_in_float(1))
     plan = dataclasses.replace(plan, sites=(plan.sites[0], kept))
     rewrite(tmp_path / "model.onnx", tmp_path, facts, plan, tmp_path / "quantized.onnx")
     manifest = build(tmp_path, spec, facts, plan, out=tmp_path / "bundle")

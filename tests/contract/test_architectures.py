@@ -17,9 +17,14 @@ from segquant_trt.backends import BACKENDS, Backend
 from segquant_trt.backends.onnxruntime import float_session, literal_session
 from segquant_trt.graph.bigfile import load_graph
 from segquant_trt.models import family_for
-from segquant_trt.records import AxisRange, CheckpointLocation, GraphFacts, ModelSpec
+from segquant_trt.records import (
+    ActivationScheme,
+    AxisRange,
+    CheckpointLocation,
+    GraphFacts,
+    ModelSpec,
+)
 from segquant_trt.records.codec import read_record
-from segquant_trt.records.plan import ActivationScheme
 from segquant_trt.rewrite import rewrite
 from segquant_trt.schemes import SCHEMES, ValueHistogram
 from tests.shared import LazyFolders

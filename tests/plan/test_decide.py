@@ -12,11 +12,12 @@ from segquant_trt.calibrate.statistics import Accumulator
 from segquant_trt.errors import SegQuantError
 from segquant_trt.plan import PlanRequest, make_plan
 from segquant_trt.records import (
+    ActivationScheme,
     GraphFacts,
-    KeepFloat,
     LinearSite,
     QuantPlan,
     Shifted,
+    SitePlan,
     SiteRole,
     Symmetric,
 )
@@ -82,10 +83,15 @@ def plan_of(
     )
 
 
+def activation_of(site: SitePlan) -> ActivationScheme:
+    (segment,) = site.treatment.segments
+    return segment.activation
+
+
 def test_the_code_with_the_smaller_error_wins() -> None:
     calibration = calibration_of({"flat": centred(), "gelu": after_gelu()})
     flat, gelu = plan_of([site("flat"), site("gelu")], calibration).sites
-    assert isinstance(gelu.activation, Shifted)
+    assert isinstance(activation_of(gelu), Shifted)
     best, other = gelu.considered
     assert best.option == "shifted"
     assert best.sqnr_db is not None
@@ -100,18 +106,17 @@ def test_delicate_roles_stay_float_unless_all_is_asked_for(role: SiteRole) -> No
     sites = [site("body"), site("delicate", role)]
     calibration = calibration_of({"body": centred(), "delicate": centred(1)})
     kept = plan_of(sites, calibration).sites[1]
-    assert kept.activation == KeepFloat()
-    assert kept.weight is None
+    assert kept.treatment.is_float
     assert role.split("_")[0] in kept.why
     everything = PlanRequest(target="onnxruntime", quantize_all=True)
-    assert plan_of(sites, calibration, everything).sites[1].weight is not None
+    assert not plan_of(sites, calibration, everything).sites[1].treatment.is_float
 
 
 def test_patterns_match_sites_and_modules() -> None:
     sites = [site("a"), site("b"), site("c")]
     calibration = calibration_of({name: centred() for name in "abc"})
     request = PlanRequest(target="onnxruntime", keep_float=("a", "module.b*"))
-    kept = [isinstance(s.activation, KeepFloat) for s in plan_of(sites, calibration, request).sites]
+    kept = [s.treatment.is_float for s in plan_of(sites, calibration, request).sites]
     assert kept == [True, True, False]
 
 
@@ -145,9 +150,11 @@ def test_ranges_cover_all_timestep_bins() -> None:
     request = PlanRequest(target="onnxruntime", range_method="amax")
     calibration = calibration_of({"a": rows}, bins=4)
     (decided,) = plan_of([site("a")], calibration, request).sites
-    assert isinstance(decided.activation, (Symmetric, Shifted))
-    reach = decided.activation.scale * (127 if isinstance(decided.activation, Symmetric) else 255)
-    span = np.abs(rows).max() if isinstance(decided.activation, Symmetric) else np.ptp(rows)
+    assert isinstance(activation_of(decided), (Symmetric, Shifted))
+    reach = activation_of(decided).scale * (
+        127 if isinstance(activation_of(decided), Symmetric) else 255
+    )
+    span = np.abs(rows).max() if isinstance(activation_of(decided), Symmetric) else np.ptp(rows)
     assert reach == pytest.approx(span, rel=1e-5)
 
 
@@ -159,6 +166,6 @@ def test_macs_are_output_elements_times_inputs_per_output() -> None:
 def test_an_input_that_is_always_zero_gets_a_usable_plan() -> None:
     zeros = np.zeros((8, 6), dtype=np.float32)
     (decided,) = plan_of([site("a")], calibration_of({"a": zeros})).sites
-    assert isinstance(decided.activation, (Symmetric, Shifted))
-    assert decided.activation.scale > 0
+    assert isinstance(activation_of(decided), (Symmetric, Shifted))
+    assert activation_of(decided).scale > 0
     assert decided.considered[0].sqnr_db is None

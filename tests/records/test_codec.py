@@ -11,11 +11,22 @@ from hypothesis import strategies as st
 from segquant_trt.errors import SegQuantError
 from segquant_trt.records import (
     Considered,
+    DualFull,
+    DualScale,
+    Fp8,
     KeepFloat,
+    PerStep,
+    PerToken,
     QuantPlan,
+    SegmentPlan,
     Shifted,
+    SignMagnitude,
     SitePlan,
+    Smoothing,
+    SparseDual,
+    Static,
     Symmetric,
+    Treatment,
     WeightPlan,
 )
 from segquant_trt.records.codec import encode_yaml, read_record, write_record
@@ -25,19 +36,57 @@ texts = st.text(max_size=20).filter(lambda text: text.isprintable())
 schemes = st.one_of(
     st.builds(Symmetric, scale=floats),
     st.builds(Shifted, scale=floats, zero_shift=st.integers(-127, 128)),
+    st.builds(DualScale, positive_scale=floats, negative_scale=floats),
+    st.builds(DualFull, positive_scale=floats, negative_scale=floats),
+    st.builds(SignMagnitude, scale=floats),
+    st.builds(SparseDual, scale=floats, ratio=st.integers(1, 8)),
+    st.builds(Fp8, scale=floats),
     st.just(KeepFloat()),
+)
+factors = st.one_of(
+    st.just(Static()),
+    st.just(PerToken()),
+    st.builds(PerStep, edges=st.just((0.0, 10.0)), factors=st.tuples(floats, floats)),
+)
+treatments = st.builds(
+    Treatment,
+    segments=st.lists(
+        st.builds(SegmentPlan, channels=st.integers(1, 99), activation=schemes, factor=factors),
+        min_size=1,
+        max_size=3,
+    ).map(tuple),
+    smoothing=st.none()
+    | st.builds(
+        Smoothing, divisor=texts, alpha=st.none() | floats, segment_exponent=st.none() | floats
+    ),
+    weight=st.none()
+    | st.builds(
+        WeightPlan,
+        bits=st.sampled_from((4, 8)),
+        block=st.none() | st.integers(16, 128),
+        rounding=st.sampled_from(("nearest", "gptq")),
+        scale_method=st.sampled_from(("absmax", "mse")),
+        codes=st.none() | texts,
+    ),
 )
 sites = st.builds(
     SitePlan,
     site=texts,
     module=st.none() | texts,
-    activation=schemes,
-    weight=st.none() | st.just(WeightPlan(scale_method="mse")),
+    treatment=treatments,
+    output_channels=st.none() | texts,
     output_range=st.none() | st.tuples(floats, floats).map(lambda pair: (min(pair), max(pair))),
     macs_per_sample=st.integers(0, 2**50),
     why=texts,
     considered=st.lists(
-        st.builds(Considered, option=texts, sqnr_db=st.none() | floats, reason=texts), max_size=2
+        st.builds(
+            Considered,
+            option=texts,
+            sqnr_db=st.none() | floats,
+            cost_ms=st.none() | floats,
+            reason=texts,
+        ),
+        max_size=2,
     ).map(tuple),
 )
 
@@ -57,8 +106,10 @@ ONE_SITE = plan_of(
     SitePlan(
         site="node_1",
         module="blocks.0",
-        activation=Shifted(scale=0.1, zero_shift=3),
-        weight=WeightPlan(),
+        treatment=Treatment(
+            segments=(SegmentPlan(channels=4, activation=Shifted(scale=0.1, zero_shift=3)),),
+            weight=WeightPlan(),
+        ),
         output_range=(-1.0, 2.0),
         macs_per_sample=10,
         why="because",
@@ -86,7 +137,7 @@ def test_plans_survive_a_round_trip(
         ("why: because", "reason: because", "reason"),
         ("bits: 8", "bits: 7", "bits"),
         ("target: onnxruntime", "target: abacus", "target"),
-        ("schema_version: 1", "schema_version: 99", "schema_version 99"),
+        ("schema_version: 2", "schema_version: 99", "schema_version 99"),
         ("sites:", "sites: [", "YAML"),
         ("macs_per_sample: 10", "macs_per_sample: yes", "macs_per_sample"),
     ],

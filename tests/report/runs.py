@@ -29,10 +29,10 @@ from segquant_trt.records import (
     Symmetric,
     TensorSpec,
     Validation,
-    WeightPlan,
 )
 from segquant_trt.records.images import ReportImages
 from segquant_trt.report.write import write_report
+from tests.small_graphs import treated
 
 SHA = "0123456789abcdef" * 4
 LEAVES = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "ff.net.0.proj", "ff.net.2")
@@ -204,8 +204,12 @@ def _planned(i: int, module: str) -> SitePlan:
     why = "MSE-searched range beats absmax by 1.8 dB on calibration rows"
     activation: Symmetric | Shifted | KeepFloat = Symmetric(scale=0.0124 * (1 + i % 7))
     considered: tuple[Considered, ...] = (
-        Considered(option="absmax", sqnr_db=29.4, reason="one outlier row sets the scale"),
-        Considered(option="percentile 99.99", sqnr_db=30.9, reason="clips the positive tail"),
+        Considered(
+            option="absmax", sqnr_db=29.4, cost_ms=None, reason="one outlier row sets the scale"
+        ),
+        Considered(
+            option="percentile 99.99", sqnr_db=30.9, cost_ms=0.4, reason="clips the positive tail"
+        ),
     )
     if i < 2:
         activation, why, considered = KeepFloat(), "embedders stay float in this preset", ()
@@ -215,8 +219,7 @@ def _planned(i: int, module: str) -> SitePlan:
     return SitePlan(
         site=f"node_linear_{i}",
         module=module,
-        activation=activation,
-        weight=None if isinstance(activation, KeepFloat) else WeightPlan(),
+        treatment=treated(192, activation),
         output_range=(-3.0, 3.0),
         macs_per_sample=100_000 * (1 + (i * 37) % 23),
         why=why,

@@ -107,8 +107,8 @@ def test_missing_file(tmp_path: Path) -> None:
 
 def test_plan_shows_schemes_and_shares(tmp_path: Path) -> None:
     tables = describe(write(tmp_path / "plan.yaml", RUN.plan)).as_dict()["tables"]
-    assert {row["scheme"]: row["sites"] for row in tables["schemes"]} == {
-        "symmetric": 8, "shifted": 2, "keep_float": 2,
+    assert {row["treatment"]: row["sites"] for row in tables["treatments"]} == {
+        "symmetric": 8, "shifted": 2, "float": 2,
     }  # fmt: skip
     assert sum(row["MACs"] for row in tables["sites"]) == pytest.approx(1.0)
 

@@ -44,7 +44,7 @@ def hostile_run() -> Run:
         run.plan.sites[3],
         module=HOSTILE,
         why=HOSTILE,
-        considered=(Considered(option=HOSTILE, sqnr_db=None, reason=HOSTILE),),
+        considered=(Considered(option=HOSTILE, sqnr_db=None, cost_ms=None, reason=HOSTILE),),
     )
     assert run.images is not None
     return replace(

@@ -29,6 +29,7 @@ from tests.small_graphs import (
     run_float,
     save_graph,
     scheme_of,
+    treated,
 )
 
 
@@ -229,9 +230,11 @@ def test_plans_that_cannot_be_carried_out(tmp_path: Path, change: str) -> None:
     assert first.site == "conv"
     first = {
         "unknown site": dataclasses.replace(first, site="conv_7"),
-        "no weight": dataclasses.replace(first, weight=None),
+        "no weight": dataclasses.replace(
+            first, treatment=dataclasses.replace(first.treatment, weight=None)
+        ),
         "no range": dataclasses.replace(first, output_range=None),
-        "bad scale": dataclasses.replace(first, activation=Symmetric(scale=0.0)),
+        "bad scale": dataclasses.replace(first, treatment=treated(3, Symmetric(scale=0.0))),
     }[change]
     broken = dataclasses.replace(plan, sites=(first, *plan.sites[1:]))
     with pytest.raises(SegQuantError) as caught:

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segquant_trt.errors import SegQuantError
-from segquant_trt.records import KeepFloat, Shifted, Symmetric
+from segquant_trt.records import ActivationScheme, KeepFloat, Shifted, Symmetric
 from segquant_trt.records.codec import from_plain, to_plain
 from segquant_trt.records.options import RANGE_METHODS, RangeMethod
-from segquant_trt.records.plan import ActivationScheme
 from segquant_trt.schemes import SCHEMES, ValueHistogram, encoding, fake_quantize, output_encoding
 from segquant_trt.schemes.ranges import widened
 
