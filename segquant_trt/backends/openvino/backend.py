@@ -12,6 +12,7 @@ from segquant_trt.backends.openvino.session import Session, compile_graph, core,
 from segquant_trt.backends.openvino.split import HALF
 from segquant_trt.backends.placement import Placement
 from segquant_trt.graph.bigfile import load_graph
+from segquant_trt.graph.wiring import node_name
 from segquant_trt.records import Target
 
 if TYPE_CHECKING:
@@ -50,12 +51,15 @@ class OpenVino:
         """Look every site up in the runtime model, which lists the kernels that were chosen."""
         session = _open(model_path, 1)
         session.run(example)
+        renamed = _renamed(load_graph(model_path))
         kernels: dict[str, list[str]] = {}
         for node in session.compiled.get_runtime_model().get_ordered_ops():
             info = {key: _text(value) for key, value in node.get_rt_info().items()}
             if info.get("layerType") in _LAYERS:
                 for name in info.get("originalLayersNames", "").split(","):
-                    site = name.removesuffix("/WithoutBiases").removesuffix(HALF)
+                    own = name.removesuffix("/WithoutBiases").removesuffix("_original")
+                    own = own.removesuffix(HALF)
+                    site = renamed.get(own, own)
                     kernels.setdefault(site, []).append(info.get("primitiveType", "unknown"))
         return {site: _proof(kernels.get(site, [])) for site in sites}
 
@@ -65,6 +69,17 @@ class OpenVino:
         import openvino
 
         return {"openvino": str(openvino.__version__).split("-")[0]}
+
+
+def _renamed(model: onnx.ModelProto) -> dict[str, str]:
+    """OpenVINO calls a layer that writes a graph output by that output's name."""
+    results = {value.name for value in model.graph.output}
+    return {
+        name: node_name(node)
+        for node in model.graph.node
+        for name in node.output
+        if name in results and name != node_name(node)
+    }
 
 
 def _open(model_path: Path, threads: int | None) -> Session:
