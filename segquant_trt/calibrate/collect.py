@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import onnx
 
 from segquant_trt.backends.onnxruntime import float_session
+from segquant_trt.calibrate.patches import PatchSampler, patch_samplers
 from segquant_trt.calibrate.statistics import Accumulator
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import Weights, load_graph
@@ -46,7 +48,8 @@ def collect(
         SegQuantError: a recorded input makes the float model produce NaN or infinity.
     """
     model = load_graph(model_onnx)
-    channel_axes = observed_tensors(find_sites(Wiring(model.graph), {})[0])
+    sites = find_sites(Wiring(model.graph), {})[0]
+    channel_axes = observed_tensors(sites)
     edges = bin_edges(recordings.timesteps())
     accumulators = {
         name: Accumulator(
@@ -54,6 +57,11 @@ def collect(
         )
         for name in channel_axes
     }
+    samplers = patch_samplers(model, sites, bins=max(len(edges), 1), rows_per_bin=_ROWS_PER_BIN)
+    readers: dict[str, list[PatchSampler]] = defaultdict(list)
+    for site in sites:
+        if site.name in samplers:
+            readers[site.activation].append(samplers[site.name])
     groups = _groups(model, weights_folder, list(channel_axes), recordings, batch_size, threads)
     total = len(groups) * sum(1 for _ in recordings.batches(batch_size))
     done = samples = 0
@@ -67,6 +75,8 @@ def collect(
                     raise _not_finite(name, Weights(model, weights_folder))
                 rows = channel_rows(array, channel_axes[name])
                 accumulators[name].update(rows, step_bin=step_bin, samples=size)
+                for sampler in readers.get(name, ()):
+                    sampler.update(np.asarray(array, dtype=np.float32), step_bin=step_bin)
             samples += size if index == 0 else 0
             done += 1
             if on_batch is not None:
@@ -77,6 +87,7 @@ def collect(
         samples=samples,
         bin_edges=edges,
         tensors={name: accumulator.finish() for name, accumulator in accumulators.items()},
+        patches={name: sampler.finish() for name, sampler in samplers.items()},
     )
 
 

@@ -6,6 +6,7 @@ histograms of different batches, shards and bins can always be added without res
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,46 @@ if TYPE_CHECKING:
     Float = npt.NDArray[np.float32]
 
 _SMALLEST_EXPONENT = -24
+
+
+class RowSample:
+    """A uniform sample of all rows seen: those with the smallest random keys are kept.
+
+    Args:
+        rows: how many are kept.
+        random: whose keys decide; equal generators and data give equal rows.
+    """
+
+    def __init__(self, *, rows: int, random: np.random.Generator) -> None:
+        self._limit = rows
+        self._random = random
+        self._keys: npt.NDArray[np.float32] = np.empty(0, dtype=np.float32)
+        self._kept: Float | None = None
+
+    def offer(self, count: int, rows_at: Callable[[npt.NDArray[np.intp]], Float]) -> None:
+        """Offer `count` rows, of which `rows_at(indices)` gives those that are wanted."""
+        keys = self._random.random(count, dtype=np.float32)
+        wanted = min(self._limit, count)
+        chosen = np.sort(np.argpartition(keys, wanted - 1)[:wanted])
+        rows = rows_at(chosen)
+        all_keys = np.concatenate([self._keys, keys[chosen]])
+        all_rows = rows if self._kept is None else np.concatenate([self._kept, rows])
+        if len(all_keys) > self._limit:
+            order = np.argsort(all_keys, kind="stable")[: self._limit]
+            all_keys, all_rows = all_keys[order], all_rows[order]
+        self._keys, self._kept = all_keys, all_rows
+
+    def rows(self) -> Float:
+        """float32[R, C]; something must have been offered."""
+        assert self._kept is not None
+        return self._kept
+
+
+def stacked(samples: Sequence[RowSample]) -> Float:
+    """float32[B, R, C]: the samples of all bins, each cut to the smallest one's length."""
+    kept = [sample.rows() for sample in samples]
+    fewest = min(map(len, kept))
+    return np.stack([rows[:fewest] for rows in kept])
 
 
 class Accumulator:
@@ -34,9 +75,8 @@ class Accumulator:
         self._maximum: list[Float | None] = [None] * bins
         self._histogram = np.zeros((bins, HISTOGRAM_BINS), dtype=np.int64)
         self._exponent = np.full(bins, _SMALLEST_EXPONENT, dtype=np.int32)
-        self._rows: list[list[tuple[Float, Float]]] = [[] for _ in range(bins)]
-        self._rows_per_bin = rows_per_bin
-        self._random = np.random.default_rng(seed)
+        random = np.random.default_rng(seed)
+        self._rows = [RowSample(rows=rows_per_bin, random=random) for _ in range(bins)]
         self._elements_per_sample = 0
 
     def update(self, rows: Float, *, step_bin: int, samples: int) -> None:
@@ -46,7 +86,7 @@ class Accumulator:
         self._minimum[step_bin] = low if old_low is None else np.minimum(old_low, low)
         self._maximum[step_bin] = high if old_high is None else np.maximum(old_high, high)
         self._count(rows, step_bin, float(max(-low.min(), high.max(), 0.0)))
-        self._sample(rows, step_bin)
+        self._rows[step_bin].offer(len(rows), rows.__getitem__)
         self._elements_per_sample = rows.size // samples
 
     def _count(self, rows: Float, step_bin: int, amax: float) -> None:
@@ -61,27 +101,13 @@ class Accumulator:
         index = np.clip(position, 0, HISTOGRAM_BINS - 1)
         self._histogram[step_bin] += np.bincount(index, minlength=HISTOGRAM_BINS)
 
-    def _sample(self, rows: Float, step_bin: int) -> None:
-        """Keep the rows with the smallest random keys: a uniform sample of all rows seen."""
-        keys = self._random.random(len(rows), dtype=np.float32)
-        count = min(self._rows_per_bin, len(rows))
-        chosen = np.sort(np.argpartition(keys, count - 1)[:count])
-        kept = self._rows[step_bin]
-        kept.append((keys[chosen], rows[chosen]))
-        if len(kept) > 1:
-            all_keys = np.concatenate([key for key, _ in kept])
-            all_rows = np.concatenate([row for _, row in kept])
-            order = np.argsort(all_keys, kind="stable")[: self._rows_per_bin]
-            self._rows[step_bin] = [(all_keys[order], all_rows[order])]
-
     def finish(self) -> ActivationStats:
         """The record; every bin must have been updated at least once."""
-        fewest = min(len(kept[0][0]) for kept in self._rows)
         return ActivationStats(
             minimum=np.stack([low for low in self._minimum if low is not None]),
             maximum=np.stack([high for high in self._maximum if high is not None]),
             histogram=self._histogram,
             exponent=self._exponent,
-            rows=np.stack([kept[0][1][:fewest] for kept in self._rows]),
+            rows=stacked(self._rows),
             elements_per_sample=self._elements_per_sample,
         )

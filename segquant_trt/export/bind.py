@@ -12,48 +12,14 @@ Cast from it, which it folds when the session is made.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.safetensors_header import StoredTensor
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 _ONNX_TYPES = {"F64": "DOUBLE", "F32": "FLOAT", "F16": "FLOAT16", "BF16": "BFLOAT16"}
-
-
-def match(module: Any, stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """The stored tensor of every name in the module's state dict, checked before the long trace.
-
-    A checkpoint stores a shared parameter under one of its names.
-
-    Raises:
-        SegQuantError: a weight is missing, or has another shape or an unusable type.
-    """
-    aliases = _shared_names(module)
-    matched = {}
-    for name, expected in module.state_dict().items():
-        found = next((n for n in (name, *aliases.get(name, ())) if n in stored), None)
-        if found is None:
-            raise SegQuantError(
-                f"weight '{name}' is not in the checkpoint",
-                hint="config.json and weights belong to different models, or a shard is missing",
-            )
-        matched[name] = tensor = stored[found]
-        if tensor.shape != tuple(expected.shape):
-            raise SegQuantError(
-                f"weight '{name}' in {tensor.file} has shape {list(tensor.shape)}; "
-                f"config.json asks for {list(expected.shape)}",
-                hint="config.json and weights belong to different models; fetch both again",
-            )
-        if tensor.dtype not in _ONNX_TYPES:
-            raise SegQuantError(
-                f"weight '{name}' in {tensor.file} is stored as {tensor.dtype}; "
-                f"allowed: {', '.join(_ONNX_TYPES)}",
-                hint="start from the 16- or 32-bit checkpoint",
-            )
-    return matched
 
 
 def bind(model: ir.Model, weights: frozenset[str], matched: Mapping[str, StoredTensor]) -> None:
@@ -75,14 +41,6 @@ def bind(model: ir.Model, weights: frozenset[str], matched: Mapping[str, StoredT
         value.type = ir.TensorType(dtype)
         if dtype != ir.DataType.FLOAT:
             _cast_to_float32(value, positions)
-
-
-def _shared_names(module: Any) -> dict[str, tuple[str, ...]]:
-    """All state-dict names of every parameter that has more than one."""
-    names: dict[int, list[str]] = {}
-    for name, tensor in module.named_parameters(remove_duplicate=False):
-        names.setdefault(id(tensor), []).append(name)
-    return {name: tuple(group) for group in names.values() if len(group) > 1 for name in group}
 
 
 def _cast_to_float32(weight: ir.Value, positions: Mapping[int, int]) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from segquant_trt.models.family import Family
+from segquant_trt.models.torch_module import parameters_on_meta
 
 
 def fake_module(family: Family, config: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -31,32 +31,6 @@ def fake_module(family: Family, config: Mapping[str, Any]) -> tuple[Any, Any]:
             _fake_in_place(part._parameters, known, keep=set())
             _fake_in_place(part._buffers, known, keep=part._non_persistent_buffers_set)
     return module, mode
-
-
-@contextmanager
-def parameters_on_meta() -> Iterator[None]:
-    """Every parameter goes to the meta device as soon as a module takes it.
-
-    Initialisers then cost nothing, and buffers, unlike under a meta default device, are computed.
-    """
-    import torch
-
-    register = torch.nn.Module.register_parameter
-
-    def register_on_meta(module: Any, name: str, parameter: Any) -> None:
-        register(module, name, parameter)
-        # One that is there already is shared with another module, and stays so.
-        if parameter is not None and not parameter.is_meta:
-            module._parameters[name] = torch.nn.Parameter(
-                parameter.detach().to("meta"), requires_grad=False
-            )
-
-    module_class: Any = torch.nn.Module
-    module_class.register_parameter = register_on_meta
-    try:
-        yield
-    finally:
-        module_class.register_parameter = register
 
 
 def _has_computed_tensors(part: Any) -> bool:

@@ -80,11 +80,12 @@ def _export(
     out: Path,
     on_progress: OnProgress,
 ) -> None:
-    from segquant_trt.export.bind import bind, match
+    from segquant_trt.export.bind import bind
     from segquant_trt.export.fake_model import fake_module
     from segquant_trt.export.fold import fold, hide_weights
     from segquant_trt.export.naming import finish
     from segquant_trt.export.trace import trace
+    from segquant_trt.models.torch_module import match
     from segquant_trt.records.files import atomic_write_bytes
 
     on_progress(0.1, f"tracing {family.class_name}")

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segquant_trt.errors import SegQuantError
-from segquant_trt.export.bind import match
 from segquant_trt.export.sizes import CHECKED, describe, lengths_of
 from segquant_trt.graph.bigfile import Weights, load_graph
-from segquant_trt.models.checkpoint import read_tensors
 from segquant_trt.models.family import Family
+from segquant_trt.models.torch_module import load_module
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,27 +75,6 @@ def _in_torch(
             )[0].numpy()
             for case in cases
         ]
-
-
-def load_module(files: Iterable[Path], family: Family, config: Mapping[str, Any]) -> Any:
-    """The torch module in float32 with the checkpoint's weights.
-
-    Raises:
-        SegQuantError: the checkpoint does not fit the configuration.
-    """
-    import torch
-    from safetensors.torch import load_file
-
-    from segquant_trt.export.fake_model import parameters_on_meta
-
-    files = tuple(files)
-    with parameters_on_meta():
-        module = family.module_class().from_config(dict(config)).eval()
-    matched = match(module, read_tensors(files))
-    loaded = {name: tensor for file in files for name, tensor in load_file(file).items()}
-    state = {name: loaded[stored.name].to(torch.float32) for name, stored in matched.items()}
-    module.load_state_dict(state, assign=True)
-    return module
 
 
 def _in_onnxruntime(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 HISTOGRAM_BINS = 2048
 _FIELDS = ("minimum", "maximum", "histogram", "exponent", "rows")
 
@@ -38,13 +38,18 @@ class ActivationStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """The record. `bin_edges[b]` is the smallest timestep of bin b; empty without a timestep."""
+    """The record. `bin_edges[b]` is the smallest timestep of bin b; empty without a timestep.
+
+    `patches`: for each convolution with several taps, float32[B, R, C * taps] of sampled input
+    windows, padding included, in the order of one output channel of its weight.
+    """
 
     onnx_sha256: str
     origin: str  # "trajectories", "inputs" or "synthetic"
     samples: int
     bin_edges: tuple[float, ...]
     tensors: Mapping[str, ActivationStats]
+    patches: Mapping[str, npt.NDArray[np.float32]]
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
@@ -56,6 +61,8 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     for index, name in enumerate(names):
         for field in _FIELDS:
             arrays[f"{index}.{field}"] = getattr(calibration.tensors[name], field)
+    windows = sorted(calibration.patches)
+    arrays.update({f"{i}.patches": calibration.patches[name] for i, name in enumerate(windows)})
     header = {
         "schema_version": SCHEMA_VERSION,
         "onnx_sha256": calibration.onnx_sha256,
@@ -63,6 +70,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
         "samples": calibration.samples,
         "bin_edges": list(calibration.bin_edges),
         "tensors": names,
+        "patches": windows,
         "elements_per_sample": [calibration.tensors[name].elements_per_sample for name in names],
     }
     # One metadata key: the format does not fix the order of several.
@@ -95,12 +103,17 @@ def read_calibration(path: Path) -> Calibration:
                     zip(header["tensors"], header["elements_per_sample"], strict=True)
                 )
             }
+            patches = {
+                name: file.get_tensor(f"{index}.patches")
+                for index, name in enumerate(header["patches"])
+            }
         return Calibration(
             onnx_sha256=header["onnx_sha256"],
             origin=header["origin"],
             samples=header["samples"],
             bin_edges=tuple(float(edge) for edge in header["bin_edges"]),
             tensors=tensors,
+            patches=patches,
         )
     except (
         *(SafetensorError, OSError, KeyError),

@@ -13,16 +13,16 @@ import torch
 from safetensors.torch import save_file
 
 from segquant_trt.errors import SegQuantError
-from segquant_trt.export.bind import bind, match
+from segquant_trt.export.bind import bind
 from segquant_trt.export.fake_model import fake_module
 from segquant_trt.export.fold import fold, hide_weights
 from segquant_trt.export.job import serialized
 from segquant_trt.export.naming import finish
 from segquant_trt.export.trace import trace
-from segquant_trt.export.validate import load_module
 from segquant_trt.graph.bigfile import external_range
 from segquant_trt.models.checkpoint import read_tensors
 from segquant_trt.models.family import BATCH, Config, Family
+from segquant_trt.models.torch_module import load_module, match
 from segquant_trt.records import AxisRange, TensorSpec
 
 WIDTH = 6

@@ -31,7 +31,12 @@ def path(tmp_path: Path) -> Path:
         elements_per_sample=4,
     )
     calibration = Calibration(
-        onnx_sha256="a", origin="inputs", samples=2, bin_edges=(0.5,), tensors={"x": stats}
+        onnx_sha256="a",
+        origin="inputs",
+        samples=2,
+        bin_edges=(0.5,),
+        tensors={"x": stats},
+        patches={"conv": np.arange(24, dtype=np.float32).reshape(2, 3, 4)},
     )
     write_calibration(tmp_path / "calibration.safetensors", calibration)
     return tmp_path / "calibration.safetensors"

@@ -123,7 +123,12 @@ def test_calibration(tmp_path: Path) -> None:
         elements_per_sample=6,
     )
     record = Calibration(
-        onnx_sha256=SHA, origin="synthetic", samples=8, bin_edges=(0.0,), tensors={"act": stats}
+        onnx_sha256=SHA,
+        origin="synthetic",
+        samples=8,
+        bin_edges=(0.0,),
+        tensors={"act": stats},
+        patches={},
     )
     write_calibration(tmp_path / "c", record)
     description = describe(tmp_path / "c")
