@@ -11,7 +11,7 @@ from segquant_trt.graph.bigfile import load_graph
 from segquant_trt.graph.sites import find_sites, tensor_ranks
 from segquant_trt.graph.taint import input_dependence
 from segquant_trt.graph.wiring import Wiring
-from segquant_trt.records import GraphFacts
+from segquant_trt.records import GraphFacts, TimestepOnlySite
 from segquant_trt.records.files import sha256_file
 
 
@@ -42,7 +42,9 @@ def analyze(model_onnx: Path, *, timestep: str | None = None) -> GraphFacts:
         onnx_sha256=sha256_file(model_onnx),
         sites=tuple(replace(site, role=roles[site.name]) for site in sites),
         timestep_only=tuple(
-            site.name for site in sites if only and dependence[site.activation] == only
+            TimestepOnlySite(site=site.name, values=())
+            for site in sites
+            if only and dependence[site.activation] == only
         ),
         notes=tuple(notes),
     )

@@ -1,7 +1,17 @@
 """Records: the frozen values that stages exchange, and their codec."""
 
 from segquant_trt.records.bundle import BundleFile, Manifest
-from segquant_trt.records.facts import GraphFacts, LinearSite, SiteRole
+from segquant_trt.records.facts import (
+    GraphFacts,
+    LinearSite,
+    PolarActivation,
+    Rejection,
+    SegmentPattern,
+    SitePolarity,
+    SiteRole,
+    SiteSegments,
+    TimestepOnlySite,
+)
 from segquant_trt.records.measurements import (
     Benchmark,
     LatencyFigure,
@@ -66,16 +76,21 @@ __all__ = [
     "ModelSpec",
     "PerStep",
     "PerToken",
+    "PolarActivation",
     "Prediction",
     "Quality",
     "QuantPlan",
+    "Rejection",
     "RowFactor",
+    "SegmentPattern",
     "SegmentPlan",
     "Shifted",
     "SignMagnitude",
     "SiteError",
     "SitePlan",
+    "SitePolarity",
     "SiteRole",
+    "SiteSegments",
     "Smoothing",
     "SparseDual",
     "Static",
@@ -83,6 +98,7 @@ __all__ = [
     "Symmetric",
     "Target",
     "TensorSpec",
+    "TimestepOnlySite",
     "Treatment",
     "Validation",
     "WeightPlan",

@@ -1,4 +1,4 @@
-"""What `analyze` reads in the graph: every GEMM and convolution with a constant weight."""
+"""What `analyze` reads in the graph: sites, segments, polarity, dependence, and near misses."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import ClassVar, Literal
 
 SiteOp = Literal["MatMul", "Gemm", "Conv"]
 SiteRole = Literal["body", "embedder", "modulation", "final"]
+SegmentPattern = Literal["concat", "stack", "head_merge", "split", "slice", "reshape_split"]
+PolarActivation = Literal["silu", "gelu", "gelu_tanh", "mish", "geglu", "swiglu", "gated_other"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +19,7 @@ class LinearSite:
     reads; `output` the tensor after the bias (the node's own output when there is none).
     `weight` and `bias` are initializer names in the float graph. `weight_layout` says how the
     initializer is stored: `KN`, `NK` (torch Linear) or `NCHW` (convolution, also 1-D and 3-D).
+    `weight_path` are the operators between the initializer and the site, in data-flow order.
     """
 
     name: str
@@ -26,6 +29,7 @@ class LinearSite:
     activation: str
     weight: str
     weight_layout: Literal["KN", "NK", "NCHW"]
+    weight_path: tuple[str, ...] = ()
     bias: str | None
     bias_node: str | None
     output: str
@@ -37,16 +41,81 @@ class LinearSite:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SiteSegments:
+    """How one side of a site falls into contiguous segments.
+
+    `sizes` are channels, in order along the contraction axis (input) or the output channels;
+    nested Concats and nested splits are flattened to their leaves. `tensors` has one name per
+    segment: its producer (input) or the chunk tensor (output; where several blocks split the same
+    output alike, the first block's). A `head_merge` names the tensor before the merge each time.
+    `trivial`: the sine and cosine halves of a position or timestep embedding.
+    """
+
+    site: str
+    module: str | None
+    side: Literal["input", "output"]
+    pattern: SegmentPattern
+    sizes: tuple[int, ...]
+    tensors: tuple[str, ...]
+    trivial: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SitePolarity:
+    """An input whose positive and negative values differ in range, by the activation's nature.
+
+    `segment` counts the site's input segments; None means the whole input.
+    """
+
+    site: str
+    segment: int | None
+    activation: PolarActivation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimestepOnlySite:
+    """A site that depends on the timestep and constants alone.
+
+    `values` are the tensors through which it leaves the timestep-only part of the graph: the
+    columns of the table that could replace it.
+    """
+
+    site: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """A near miss: what almost matched `pattern` at `site`, why it did not, and the culprits."""
+
+    site: str
+    pattern: str
+    reason: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GraphFacts:
-    """`facts.yaml`: the sites in graph order, and remarks."""
+    """`facts.yaml`: the sites in graph order, what surrounds them, and remarks.
 
-    SCHEMA_VERSION: ClassVar[int] = 1
+    `prompt_constant` sites depend on prompt inputs and constants alone, `prompt_and_timestep` on
+    these and the timestep. `timestep` and `prompt_inputs` are the graph inputs taken for them.
+    """
 
-    schema_version: int = 1
+    SCHEMA_VERSION: ClassVar[int] = 2
+
+    schema_version: int = 2
     onnx_sha256: str
     sites: tuple[LinearSite, ...]
-    timestep_only: tuple[str, ...]
-    notes: tuple[str, ...]
+    segments: tuple[SiteSegments, ...] = ()
+    polarity: tuple[SitePolarity, ...] = ()
+    timestep_only: tuple[TimestepOnlySite, ...] = ()
+    prompt_constant: tuple[str, ...] = ()
+    prompt_and_timestep: tuple[str, ...] = ()
+    rejections: tuple[Rejection, ...] = ()
+    timestep: str | None = None
+    prompt_inputs: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def site(self, name: str) -> LinearSite | None:
         """The site called `name`, or None."""

@@ -86,7 +86,8 @@ def test_what_hangs_on_the_timestep_alone(exported_tiny: dict[str, Path]) -> Non
 
 def modules(facts: GraphFacts) -> set[str]:
     """Modules of the sites that depend on the timestep alone."""
-    return {site.module or "" for site in facts.sites if site.name in facts.timestep_only}
+    only = {entry.site for entry in facts.timestep_only}
+    return {site.module or "" for site in facts.sites if site.name in only}
 
 
 def test_an_unknown_timestep_is_refused(exported_tiny: dict[str, Path]) -> None:

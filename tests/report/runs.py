@@ -28,6 +28,7 @@ from segquant_trt.records import (
     StepFigure,
     Symmetric,
     TensorSpec,
+    TimestepOnlySite,
     Validation,
 )
 from segquant_trt.records.images import ReportImages
@@ -71,7 +72,9 @@ def zoo_run(sites: int = 118) -> Run:
         facts=GraphFacts(
             onnx_sha256=SHA,
             sites=tuple(_site(i, name) for i, name in enumerate(names)),
-            timestep_only=("node_linear_0", "node_linear_1"),
+            timestep_only=tuple(
+                TimestepOnlySite(site=f"node_linear_{i}", values=(f"t{i + 1}",)) for i in range(2)
+            ),
             notes=("node_upsample_2: an unknown operator is treated as opaque",),
         ),
         plan=QuantPlan(
