@@ -33,7 +33,8 @@ class Encoding:
 
     def quantize(self, x: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
         """Codes of `x`, as ONNX QuantizeLinear computes them: float32 division, ties to even."""
-        ratio = self._own(np.asarray(x, dtype=np.float32)) / np.float32(self.scale)
+        with np.errstate(over="ignore"):
+            ratio = self._own(np.asarray(x, dtype=np.float32)) / np.float32(self.scale)
         codes: npt.NDArray[np.float32] = np.clip(np.rint(ratio) + self.zero_point, 0, 255)
         return codes.astype(np.uint8)
 

@@ -1,22 +1,30 @@
 """Choose the range that a scheme covers: amax, percentile, or least squared error.
 
-The histogram searches work on bin centres: with 2048 bins over at most twice the largest value
-there are four or more bins per int8 step, so that a centre stands for its bin.
+The searches take the values of a bin as spread evenly over it and integrate the rounding error
+exactly, so that steps may be finer than bins: a polarity that is narrow beside the other, as after
+SiLU, has many codes per bin.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from segquant_trt.errors import SegQuantError
+from segquant_trt.records.calibration import HISTOGRAM_BINS
 from segquant_trt.records.options import RangeMethod
 
 PERCENTILE = 99.99
-_SHRINK = np.linspace(1.0, 0.2, 81)
+# A few outliers among very many values are worth clipping to a small part of their range.
+SHRINK = np.concatenate([np.linspace(1.0, 0.2, 81), np.geomspace(0.19, 1 / 64, 24)])
 _ROUNDS = 3
+_SMALLEST_EXPONENT = -24
+# Beyond it the smaller polarity is lost in a float32 sum, and ratios of scales may overflow.
+_WIDEST_RATIO = 2.0**24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +39,57 @@ class ValueHistogram:
     radius: float
     counts: npt.NDArray[np.int64]
 
+    @classmethod
+    def of(
+        cls,
+        values: npt.NDArray[np.floating],
+        *,
+        low: float | None = None,
+        high: float | None = None,
+    ) -> ValueHistogram:
+        """The histogram of an array: 2048 bins over a power of two, as calibration counts.
+
+        Args:
+            values: any shape, at least one element.
+            low: the lowest of all data, where `values` is a sample of it.
+            high: the highest of all data.
+
+        Raises:
+            SegQuantError: there is no value, or one is not finite.
+        """
+        flat = np.asarray(values, dtype=np.float32).ravel()
+        ends = [float(end) for end in (low, high) if end is not None]
+        if flat.size:
+            ends += [float(flat.min()), float(flat.max())]
+        if not flat.size or not np.isfinite(ends).all():
+            raise SegQuantError(
+                "activation values to fit a range to are missing, NaN or infinite",
+                hint="calibrate again; the float model produced NaN, infinity or nothing at all",
+            )
+        exponent = _radius_exponent(max(max(ends), -min(ends)))
+        position = np.floor(flat * np.float32(HISTOGRAM_BINS / 2 / 2.0**exponent))
+        index = np.clip(position + HISTOGRAM_BINS // 2, 0, HISTOGRAM_BINS - 1).astype(np.int64)
+        counts = np.bincount(index, minlength=HISTOGRAM_BINS)
+        return cls(low=min(ends), high=max(ends), radius=2.0**exponent, counts=counts)
+
+    def edges(self) -> npt.NDArray[np.float64]:
+        """Borders of the bins, float64[bins + 1], within the extremes: no value lies beyond."""
+        borders = np.linspace(-self.radius, self.radius, len(self.counts) + 1)
+        return np.clip(borders, self.low, self.high)
+
     def centres(self) -> npt.NDArray[np.float64]:
         """Middle of every bin, float64[bins]."""
         bins = len(self.counts)
         width = 2.0 * self.radius / bins
         return np.arange(bins, dtype=np.float64) * width + (0.5 * width - self.radius)
+
+
+def _radius_exponent(amax: float) -> int:
+    """The least exponent whose power of two is not below `amax`, from -24 on."""
+    mantissa, exponent = math.frexp(amax)
+    if mantissa == 0.5:
+        exponent -= 1
+    return max(exponent, _SMALLEST_EXPONENT) if amax > 0.0 else _SMALLEST_EXPONENT
 
 
 def widened(histogram: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -60,11 +114,15 @@ def checked_extremes(seen: ValueHistogram) -> tuple[float, float]:
     return min(seen.low, 0.0), max(seen.high, 0.0)
 
 
-def symmetric_bound(seen: ValueHistogram, method: RangeMethod) -> float:
-    """The largest magnitude that a symmetric scheme shall cover."""
+def symmetric_bound(seen: ValueHistogram, method: RangeMethod, *, codes: int = 127) -> float:
+    """The largest magnitude to cover with `codes` codes on either side of zero.
+
+    Raises:
+        SegQuantError: the range is not finite.
+    """
     low, high = checked_extremes(seen)
     amax = max(-low, high)
-    if method == "amax" or amax == 0.0:
+    if method == "amax" or amax == 0.0 or not seen.counts.any():
         return amax
     if method == "percentile":
         magnitude = np.abs(seen.centres())
@@ -73,14 +131,49 @@ def symmetric_bound(seen: ValueHistogram, method: RangeMethod) -> float:
         index = int(np.searchsorted(reached, reached[-1] * PERCENTILE / 100.0))
         half_bin = seen.radius / len(seen.counts)
         return min(amax, float(magnitude[order][index]) + half_bin)
-    errors = [squared_error(seen, -amax * r, amax * r, steps=254) for r in _SHRINK]
-    return amax * float(_SHRINK[int(np.argmin(errors))])
+    errors = [squared_error(seen, -amax * r, amax * r, steps=2 * codes) for r in SHRINK]
+    return amax * float(SHRINK[int(np.argmin(errors))])
+
+
+def polarity_scales(
+    seen: ValueHistogram, method: RangeMethod, *, codes: int
+) -> tuple[float, float]:
+    """Scales (positive, negative) that cover each polarity with `codes` codes of its own.
+
+    A polarity that was not seen takes the other's scale; neither is below 2**-24 of the other.
+
+    Raises:
+        SegQuantError: the range is not finite.
+    """
+    positive = symmetric_bound(one_polarity(seen, "positive"), method, codes=codes) / codes
+    negative = symmetric_bound(one_polarity(seen, "negative"), method, codes=codes) / codes
+    least = max(positive, negative) / _WIDEST_RATIO
+    return (
+        float32_scale(max(positive, least) if positive > 0.0 else negative),
+        float32_scale(max(negative, least) if negative > 0.0 else positive),
+    )
+
+
+def one_polarity(seen: ValueHistogram, polarity: Literal["positive", "negative"]) -> ValueHistogram:
+    """What was seen above zero, or below it."""
+    low, high = checked_extremes(seen)
+    middle = len(seen.counts) // 2
+    counts = seen.counts.copy()
+    if polarity == "positive":
+        counts[:middle] = 0
+        return replace(seen, low=max(seen.low, 0.0), high=high, counts=counts)
+    counts[middle:] = 0
+    return replace(seen, low=low, high=min(seen.high, 0.0), counts=counts)
 
 
 def shifted_bounds(seen: ValueHistogram, method: RangeMethod) -> tuple[float, float]:
-    """The interval, including zero, that a shifted scheme shall cover."""
+    """The interval, including zero, that a shifted scheme shall cover.
+
+    Raises:
+        SegQuantError: the range is not finite.
+    """
     low, high = checked_extremes(seen)
-    if method == "amax" or low == high:
+    if method == "amax" or low == high or not seen.counts.any():
         return low, high
     if method == "percentile":
         tail = (1.0 - PERCENTILE / 100.0) / 2.0
@@ -91,27 +184,44 @@ def shifted_bounds(seen: ValueHistogram, method: RangeMethod) -> tuple[float, fl
         return max(low, min(below, 0.0)), min(high, max(above, 0.0))
     best_low, best_high = low, high
     for _ in range(_ROUNDS):
-        errors = [squared_error(seen, low * r, best_high, steps=255) for r in _SHRINK]
-        best_low = low * float(_SHRINK[int(np.argmin(errors))])
-        errors = [squared_error(seen, best_low, high * r, steps=255) for r in _SHRINK]
-        best_high = high * float(_SHRINK[int(np.argmin(errors))])
+        errors = [squared_error(seen, low * r, best_high, steps=255) for r in SHRINK]
+        best_low = low * float(SHRINK[int(np.argmin(errors))])
+        errors = [squared_error(seen, best_low, high * r, steps=255) for r in SHRINK]
+        best_high = high * float(SHRINK[int(np.argmin(errors))])
     return best_low, best_high
 
 
 def squared_error(seen: ValueHistogram, low: float, high: float, *, steps: int) -> float:
-    """Sum over the histogram of (x - fq(x))^2 with `steps` uniform steps from low to high."""
-    centres = seen.centres()
+    """Sum over the histogram of (x - fq(x))^2 with `steps` uniform steps from low to high.
+
+    The integral of (x - s q(x))^2 from 0 to x is `n s^3 / 12 + (x - n s)^3 / 3` with n the code
+    of x: n whole cells, and the part of the last one; beyond the last code that part goes on.
+    """
     scale = (high - low) / steps
     if scale <= 0.0:
         return float("inf")
-    zero = np.rint(low / scale)
-    codes = np.clip(np.rint(centres / scale), zero, zero + steps)
-    return float(np.sum(seen.counts * (centres - codes * scale) ** 2))
+    first = np.rint(low / scale)
+    occupied = np.flatnonzero(seen.counts)
+    if not len(occupied):
+        return 0.0
+    span = slice(int(occupied[0]), int(occupied[-1]) + 1)
+    # In units of the step, which may be so small that its cube is zero.
+    edges = seen.edges()[span.start : span.stop + 1] / scale
+    codes = np.clip(np.rint(edges), first, first + steps)
+    width = np.diff(edges)
+    integral = np.diff(codes / 12.0 + (edges - codes) ** 3 / 3.0)
+    point = 0.5 * (edges[:-1] + edges[1:])
+    at_point = (point - np.clip(np.rint(point), first, first + steps)) ** 2
+    narrow = width < 1e-3
+    mean = np.where(narrow, at_point, integral / np.where(narrow, 1.0, width))
+    return float(np.sum(seen.counts[span] * mean)) * scale * scale
 
 
 def float32_scale(scale: float) -> float:
     """The scale as the float32 that graphs hold, exact in YAML; the smallest normal if it is less.
 
-    Subnormal scales are flushed to zero by some runtimes.
+    Subnormal scales are flushed to zero by some runtimes. Where all was zero any scale will do: 1.
     """
+    if scale == 0.0:
+        return 1.0
     return float(np.maximum(np.float32(scale), np.finfo(np.float32).tiny))
