@@ -63,7 +63,7 @@ def collect(
         if site.name in samplers:
             readers[site.activation].append(samplers[site.name])
     groups = _groups(model, weights_folder, list(channel_axes), recordings, batch_size, threads)
-    total = len(groups) * sum(1 for _ in recordings.batches(batch_size))
+    total = len(groups) * recordings.batch_count(batch_size)
     done = samples = 0
     for index, group in enumerate(groups):
         session = float_session(with_outputs(model, group), weights_folder, threads=threads)

@@ -17,12 +17,12 @@ from segquant_trt.models.loop import DenoisingLoop
 from segquant_trt.records import ModelSpec
 from segquant_trt.records.calibration import write_calibration
 from segquant_trt.records.recordings import (
-    Array,
     Recordings,
     is_batched,
     open_recordings,
     write_shard,
 )
+from segquant_trt.records.shards import Array
 
 SYNTHETIC_STEPS = 8
 _SYNTHETIC_AT_MOST = {"tokens": 1024, "height": 64, "width": 64}  # noise looks alike at any size
@@ -131,12 +131,7 @@ def excerpt(recordings: Recordings) -> dict[str, Array]:
     for step, inputs in _of_one_size(recordings):
         if step in wanted:
             wanted.discard(step)
-            chosen.append(
-                {
-                    name: array[[0, -1]] if recordings.batched[name] else array
-                    for name, array in inputs.items()
-                }
-            )
+            chosen.append(inputs)
     return {
         name: np.concatenate([part[name] for part in chosen]) if batched else chosen[0][name]
         for name, batched in recordings.batched.items()
@@ -144,9 +139,9 @@ def excerpt(recordings: Recordings) -> dict[str, Array]:
 
 
 def _of_one_size(recordings: Recordings) -> Iterator[tuple[float, dict[str, Array]]]:
-    """Every batch with the sizes of the first, and its timestep (0 without one)."""
+    """Both ends of every timestep, of the first one's sizes, and its value (0 without one)."""
     sizes = None
-    for inputs in recordings.batches(1 << 16):
+    for inputs in recordings.ends():
         own = {
             name: x.shape[1:] if recordings.batched[name] else x.shape for name, x in inputs.items()
         }

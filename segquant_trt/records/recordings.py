@@ -6,7 +6,7 @@ An argument without a batch axis (FLUX's img_ids) is stored once per shard.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from segquant_trt.errors import SegQuantError
-from segquant_trt.records import AxisRange, ModelSpec, TensorSpec
+from segquant_trt.records import ModelSpec, TensorSpec
+from segquant_trt.records.axes import Wording, check_sizes
 from segquant_trt.records.files import atomic_write_bytes
+from segquant_trt.records.shards import Array, Shard, open_shard
 
-Array = npt.NDArray[np.generic]
 Inputs = Mapping[str, Array]
+Indices = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,37 +38,66 @@ class Recordings:
 
     def timesteps(self) -> list[float]:
         """The timestep of every sample, shard after shard; empty without a timestep input."""
-        from safetensors import safe_open
-
+        if self.timestep is None:
+            return []
         values: list[float] = []
-        if self.timestep is not None:
-            for shard in self.shards:
-                with safe_open(str(shard), framework="numpy") as file:
-                    steps = file.get_tensor(self.timestep).ravel()
-                # As `batches` gives them: a timestep has one value, whatever it is stored in.
-                values.extend(steps.astype(self.dtypes[self.timestep]).tolist())
+        for path in self.shards:
+            with open_shard(path) as shard:
+                values.extend(self._steps(shard).tolist())
         return values
 
-    def batches(self, batch_size: int) -> Iterator[dict[str, Array]]:
-        """The samples in order, in batches of one timestep each."""
-        from safetensors.numpy import load_file
+    def batch_count(self, batch_size: int) -> int:
+        """How many batches `batches(batch_size)` gives; reads timesteps alone."""
+        count = 0
+        for path in self.shards:
+            with open_shard(path) as shard:
+                count += sum(-(-len(call) // batch_size) for call in self._calls(shard))
+        return count
 
-        for shard in self.shards:
-            inputs = {
-                name: array.astype(self.dtypes[name], copy=False)
-                for name, array in load_file(str(shard)).items()
-            }
-            steps = (
-                inputs[self.timestep].ravel() if self.timestep else np.zeros(batch_of(self, inputs))
-            )
-            for value in dict.fromkeys(steps.tolist()):
-                indices = np.flatnonzero(steps == value)
-                for start in range(0, len(indices), batch_size):
-                    chosen = indices[start : start + batch_size]
-                    yield {
-                        name: array[chosen] if self.batched[name] else array
-                        for name, array in inputs.items()
-                    }
+    def batches(self, batch_size: int) -> Iterator[dict[str, Array]]:
+        """The samples in order, in batches of one timestep each; one batch is in memory."""
+        return self._read(
+            lambda call: (call[at : at + batch_size] for at in range(0, len(call), batch_size))
+        )
+
+    def ends(self) -> Iterator[dict[str, Array]]:
+        """The first and the last sample of every timestep of every shard."""
+        return self._read(lambda call: [call[[0, -1]]])
+
+    def _read(self, choose: Callable[[Indices], Iterable[Indices]]) -> Iterator[dict[str, Array]]:
+        for path in self.shards:
+            with open_shard(path) as shard:
+                shared = {
+                    name: self._taken(name, shard.whole(name))
+                    for name, batched in self.batched.items()
+                    if not batched
+                }
+                for call in self._calls(shard):
+                    for rows in choose(call):
+                        yield {
+                            name: self._taken(name, shard.rows(name, rows))
+                            if batched
+                            else shared[name]
+                            for name, batched in self.batched.items()
+                        }
+
+    def _calls(self, shard: Shard) -> list[Indices]:
+        """Which samples of a shard have the same timestep, in the order of their first ones."""
+        steps = self._steps(shard)
+        _, first, group = np.unique(steps, return_index=True, return_inverse=True)
+        samples = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
+        return [samples[index] for index in np.argsort(first)]
+
+    def _steps(self, shard: Shard) -> Array:
+        count = next(shard.shapes[name][0] for name, batched in self.batched.items() if batched)
+        if self.timestep is None:
+            return np.zeros(count)
+        # As batches give them: a timestep has one value, whatever it is stored in.
+        steps = self._taken(self.timestep, shard.whole(self.timestep)).ravel()
+        return steps if self.batched[self.timestep] else np.broadcast_to(steps, count)
+
+    def _taken(self, name: str, stored: Array) -> Array:
+        return stored.astype(self.dtypes[name], copy=False)
 
 
 def batch_of(recordings: Recordings, inputs: Inputs) -> int:
@@ -113,87 +144,59 @@ def is_batched(tensor: TensorSpec) -> bool:
     return bool(tensor.shape) and tensor.shape[0] == "batch"
 
 
-def _check_shard(shard: Path, spec: ModelSpec) -> None:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+def _check_shard(path: Path, spec: ModelSpec) -> None:
+    with open_shard(path) as shard:
+        _check_shapes(path, spec, shard.shapes)
+        for tensor in spec.inputs:
+            _check_type(path, tensor, shard.dtype(tensor.name))
+        for tensor in spec.inputs:
+            for chunk in shard.chunks(tensor.name):
+                _check_values(path, tensor, chunk)
 
-    try:
-        inputs = load_file(str(shard))
-    except (SafetensorError, OSError) as error:
-        raise SegQuantError(
-            f"{shard} is not a readable safetensors file: {error}",
-            hint="record the inputs again",
-        ) from error
+
+def _check_shapes(path: Path, spec: ModelSpec, shapes: Mapping[str, tuple[int, ...]]) -> None:
     names = [tensor.name for tensor in spec.inputs]
-    if set(inputs) != set(names):
+    if set(shapes) != set(names):
         raise SegQuantError(
-            f"{shard} holds {', '.join(sorted(inputs)) or 'nothing'}; "
+            f"{path} holds {', '.join(sorted(shapes)) or 'nothing'}; "
             f"the model takes {', '.join(names)}",
             hint="store one tensor per argument of the denoiser's forward, by these names",
         )
-    batched = [inputs[tensor.name] for tensor in spec.inputs if is_batched(tensor)]
-    lengths = {len(array) for array in batched if array.ndim}
+    batched = [shapes[tensor.name] for tensor in spec.inputs if is_batched(tensor)]
+    lengths = {shape[0] for shape in batched if shape}
     if len(lengths) != 1:
         raise SegQuantError(
-            f"{shard} has arguments of {sorted(lengths)} samples; all need the same number",
+            f"{path} has arguments of {sorted(lengths)} samples; all need the same number",
             hint="the leading axis of every batched argument is the sample",
         )
     if lengths == {0}:
-        raise SegQuantError(f"{shard} holds no samples", hint="record at least one sample")
-    for tensor in spec.inputs:
-        _check_tensor(shard, tensor, inputs[tensor.name])
-    _check_axes(shard, spec, inputs)
+        raise SegQuantError(f"{path} holds no samples", hint="record at least one sample")
+    # A recording may hold more samples than one call takes.
+    axes = [axis for axis in spec.axes if axis.name != "batch"]
+    wording = Wording(
+        after=f" in {path}",
+        hint="record the arguments of one call together, at a size that the model takes",
+    )
+    check_sizes(spec.inputs, axes, shapes, wording)
 
 
-def _check_tensor(shard: Path, tensor: TensorSpec, array: Array) -> None:
-    if array.ndim != len(tensor.shape) or any(
-        isinstance(want, int) and want != have
-        for want, have in zip(tensor.shape, array.shape, strict=True)
-    ):
+def _check_type(path: Path, tensor: TensorSpec, stored: str) -> None:
+    try:
+        fits = np.can_cast(np.dtype(stored), np.dtype(tensor.dtype), casting="same_kind")
+    except TypeError:  # not one of NumPy's: an 8-bit float
+        fits = False
+    if not fits:
         raise SegQuantError(
-            f"'{tensor.name}' in {shard} has shape {list(array.shape)}; "
-            f"the model takes {list(tensor.shape)}",
-            hint="record the inputs of this model",
-        )
-    if not np.can_cast(array.dtype, np.dtype(tensor.dtype), casting="same_kind"):
-        raise SegQuantError(
-            f"'{tensor.name}' in {shard} is {array.dtype}; the model takes {tensor.dtype}",
+            f"'{tensor.name}' in {path} is {stored}; the model takes {tensor.dtype}",
             hint="convert the recorded inputs",
         )
+
+
+def _check_values(path: Path, tensor: TensorSpec, chunk: Array) -> None:
     with np.errstate(over="ignore"):
-        taken = array.astype(tensor.dtype, copy=False)
+        taken = chunk.astype(tensor.dtype, copy=False)
     if taken.dtype.kind == "f" and not np.isfinite(taken).all():
         raise SegQuantError(
-            f"'{tensor.name}' in {shard} holds NaN or infinity as {tensor.dtype}",
+            f"'{tensor.name}' in {path} holds NaN or infinity as {tensor.dtype}",
             hint="record the inputs again; the float model must not produce NaN",
         )
-
-
-def _check_axes(shard: Path, spec: ModelSpec, inputs: Inputs) -> None:
-    """Named axes but the batch, which later stages cut: one length each, within its range."""
-    ranges = {axis.name: axis for axis in spec.axes}
-    owners: dict[str, tuple[str, int]] = {}
-    for tensor in spec.inputs:
-        for axis, given in zip(tensor.shape, inputs[tensor.name].shape, strict=True):
-            if isinstance(axis, int) or axis == "batch":
-                continue
-            owner, first = owners.setdefault(axis, (tensor.name, given))
-            if given != first:
-                raise SegQuantError(
-                    f"'{tensor.name}' in {shard} has {axis} {given}, but '{owner}' has {axis} "
-                    f"{first}; they must agree",
-                    hint="record the arguments of one call together",
-                )
-            if axis in ranges:
-                _check_length(shard, tensor.name, given, ranges[axis])
-
-
-def _check_length(shard: Path, name: str, given: int, axis: AxisRange) -> None:
-    if axis.minimum <= given <= axis.maximum and given % axis.multiple == 0:
-        return
-    multiple = f" in multiples of {axis.multiple}" if axis.multiple > 1 else ""
-    raise SegQuantError(
-        f"'{name}' in {shard} has {axis.name} {given}; "
-        f"allowed: {axis.minimum} to {axis.maximum}{multiple}",
-        hint="record the inputs at a size that the model takes",
-    )
