@@ -30,7 +30,7 @@ def analyze(model_onnx: Path, *, timestep: str | None = None) -> GraphFacts:
     timestep = _timestep_input(wiring, timestep, model_onnx)
     ranks = tensor_ranks(model)
     dependence = input_dependence(wiring)
-    sites, notes = find_sites(wiring, ranks)
+    sites, misses = find_sites(wiring, ranks)
     if not sites:
         raise SegQuantError(
             f"{model_onnx} has no MatMul, Gemm or Conv with a constant weight",
@@ -46,7 +46,7 @@ def analyze(model_onnx: Path, *, timestep: str | None = None) -> GraphFacts:
             for site in sites
             if only and dependence[site.activation] == only
         ),
-        notes=tuple(notes),
+        rejections=tuple(misses),
     )
 
 

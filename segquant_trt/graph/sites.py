@@ -2,14 +2,15 @@
 
 | pattern                                                          | site |
 |------------------------------------------------------------------|------|
-| `MatMul(x, [Transpose Cast]* W)` then optionally `Add(b)`          | MatMul, bias in `bias_node` |
+| `MatMul(x, [..]* W)` then optionally `Add(b)`                      | MatMul, bias in `bias_node` |
 | `Gemm(x, [..]* W, [..]* b)`, alpha = beta = 1, transA = 0            | Gemm |
-| `Conv(x, [Cast]* W, [Cast]* b)`                                    | Conv |
+| `Conv(x, [..]* W, [..]* b)`                                        | Conv |
+
+`[..]*`: whatever `constant_weight` sees through.
 """
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -17,9 +18,30 @@ from typing import Literal
 import onnx
 from onnx import NodeProto
 
-from segquant_trt.graph.wiring import Wiring, node_name, permutation
+from segquant_trt.graph.attributes import float_attribute, has_default_domain, int_attribute
+from segquant_trt.graph.constant_weight import (
+    ConstantWeight,
+    constant_expressions,
+    constant_origin,
+    constant_weight,
+)
+from segquant_trt.graph.constants import Constants
+from segquant_trt.graph.match import Match, Rejection, rejected
+from segquant_trt.graph.module_scope import module_scope
+from segquant_trt.graph.wiring import Wiring, node_name
 from segquant_trt.records import LinearSite
+from segquant_trt.records import Rejection as NearMiss
 from segquant_trt.records.facts import SiteOp
+
+_SITES = frozenset(("MatMul", "Gemm", "Conv"))
+# Operators with a weight that are no sites, and where the weight is.
+_RELATED = {
+    "ConvTranspose": 1, "DeformConv": 1, "ConvInteger": 1, "MatMulInteger": 1, "QLinearConv": 3,
+    "QLinearMatMul": 3, "Einsum": 1, "MatMulNBits": 1, "FusedMatMul": 1, "FusedConv": 1,
+    "NhwcConv": 1, "LSTM": 1, "GRU": 1, "RNN": 1,
+}  # fmt: skip
+
+Layout = Literal["KN", "NK", "NCHW"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,59 +51,99 @@ class _Bias:
     output: str
 
 
-def find_sites(wiring: Wiring, ranks: Mapping[str, int]) -> tuple[list[LinearSite], list[str]]:
-    """The sites in graph order (role `body`), and a note for every near miss.
+def find_sites(
+    wiring: Wiring, ranks: Mapping[str, int], constants: Constants | None = None
+) -> tuple[list[LinearSite], list[NearMiss]]:
+    """The sites in graph order (role `body`), and every near miss.
 
     Args:
         wiring: the graph.
         ranks: rank of every tensor that is known.
+        constants: values of small constants; only those inside the graph when None.
     """
+    constants = Constants(wiring, None) if constants is None else constants
+    computed = constant_expressions(wiring)
     sites: list[LinearSite] = []
-    notes: list[str] = []
+    misses: list[NearMiss] = []
     for node in wiring.nodes:
-        if node.op_type not in ("MatMul", "Gemm", "Conv"):
-            continue
-        found = _site(node, wiring, ranks)
-        if isinstance(found, str):
-            notes.append(f"{node_name(node)}: {found}")
+        found = _site(node, wiring, ranks, constants, computed)
+        if isinstance(found, Match):
+            sites.append(found.value)
         elif found is not None:
-            sites.append(found)
-    return sites, notes
+            name = node_name(node)
+            misses.append(
+                NearMiss(
+                    site=name, pattern="site", reason=found.reason, nodes=found.nodes or (name,)
+                )
+            )
+    return sites, misses
 
 
-def _site(node: NodeProto, wiring: Wiring, ranks: Mapping[str, int]) -> LinearSite | str | None:
-    origin = wiring.constant_origin(node.input[1])
-    if origin is None:
-        if node.op_type == "MatMul" and wiring.constant_origin(node.input[0]) is not None:
-            return "the constant is the left operand; left in float"
+def _site(
+    node: NodeProto,
+    wiring: Wiring,
+    ranks: Mapping[str, int],
+    constants: Constants,
+    computed: frozenset[str],
+) -> Match[LinearSite] | Rejection | None:
+    if node.op_type in _RELATED:
+        place = _RELATED[node.op_type]
+        constant = len(node.input) > place and node.input[place] in computed
+        return rejected(f"{node.op_type} with a constant weight is no site") if constant else None
+    if node.op_type not in _SITES or not has_default_domain(node) or len(node.input) < 2:
         return None
-    if wiring.constant_origin(node.input[0]) is not None:
-        return None
-    weight, path = origin
-    dims = tuple(wiring.initializers[weight].dims)
-    layout = _layout(node, dims, path)
-    if layout is None:
-        return f"weight '{weight}' of shape {dims} is not stored as a plain matrix"
+    left, right = (node.input[i] in computed for i in (0, 1))
+    if left or not right:
+        product = left and node.op_type == "MatMul" and not right
+        return rejected("the constant is the left operand; it stays in float") if product else None
     if node.op_type == "Gemm" and not _plain_gemm(node):
-        return "Gemm with alpha, beta or transA is left in float"
-    bias = _bias(node, wiring, dims, layout)
-    out_features = dims[1] if layout == "KN" else dims[0]
-    groups = _int_attribute(node, "group", 1) if node.op_type == "Conv" else 1
-    in_features = {"KN": dims[0], "NK": dims[1], "NCHW": dims[1] * groups}[layout]
+        return rejected("a Gemm with alpha, beta or transA stays in float")
+    weight = constant_weight(node.input[1], wiring, constants)
+    if weight is None:
+        maker = wiring.producer[node.input[1]]
+        return rejected(
+            f"its weight is computed from constants by {maker.op_type}: fold constants first", maker
+        )
+    if isinstance(weight, Rejection):
+        return weight
+    layout = _layout(node, weight.value)
+    if layout is None:
+        shape = weight.value.stored
+        return rejected(f"weight '{weight.value.initializer}' of shape {shape} is no plain matrix")
+    return Match(_record(node, wiring, ranks, weight.value, layout))
+
+
+def _record(
+    node: NodeProto,
+    wiring: Wiring,
+    ranks: Mapping[str, int],
+    weight: ConstantWeight,
+    layout: Layout,
+) -> LinearSite:
+    groups = int_attribute(node, "group", 1) if node.op_type == "Conv" else 1
+    dims = weight.dims
+    if node.op_type == "Conv":
+        out_features, in_features = dims[0], dims[1] * groups
+    elif _transposed(node):
+        out_features, in_features = dims
+    else:
+        in_features, out_features = dims
+    bias = _bias(node, wiring, out_features)
     return LinearSite(
         name=node_name(node),
         op=_op(node),
         module=module_scope(node),
         role="body",
         activation=node.input[0],
-        weight=weight,
+        weight=weight.initializer,
         weight_layout=layout,
+        weight_path=weight.path,
         bias=bias.initializer,
         bias_node=bias.node,
         output=bias.output,
         in_features=in_features,
         out_features=out_features,
-        kernel=dims[2:] if layout == "NCHW" else (),
+        kernel=dims[2:] if node.op_type == "Conv" else (),
         groups=groups,
         activation_rank=ranks.get(node.input[0]),
     )
@@ -95,58 +157,51 @@ def _op(node: NodeProto) -> SiteOp:
             raise AssertionError(f"{other} is no site")
 
 
-def _layout(
-    node: NodeProto, dims: tuple[int, ...], path: tuple[NodeProto, ...]
-) -> Literal["KN", "NK", "NCHW"] | None:
-    transposes = [step for step in path if step.op_type == "Transpose"]
+def _layout(node: NodeProto, weight: ConstantWeight) -> Layout | None:
     if node.op_type == "Conv":
-        return "NCHW" if len(dims) >= 3 and not transposes else None
-    if len(dims) != 2 or any(permutation(step) not in (None, (1, 0)) for step in transposes):
+        in_order = [axis for _, axis in weight.axes if axis is not None]
+        plain = len(weight.axes) >= 3 and in_order == sorted(in_order)
+        return None if not plain else "NCHW" if len(weight.stored) >= 3 else "NK"
+    if len(weight.axes) != 2:
         return None
-    flips = len(transposes) + (_int_attribute(node, "transB", 0) if node.op_type == "Gemm" else 0)
-    return "NK" if flips % 2 else "KN"
+    (rows, first), (columns, second) = weight.axes
+    if first is None or second is None:
+        flipped = weight.stored[:2] != (rows, columns)
+    else:
+        flipped = first > second
+    return "NK" if flipped != _transposed(node) else "KN"
 
 
-def _bias(
-    node: NodeProto, wiring: Wiring, dims: tuple[int, ...], layout: Literal["KN", "NK", "NCHW"]
-) -> _Bias:
+def _transposed(node: NodeProto) -> bool:
+    return node.op_type == "Gemm" and int_attribute(node, "transB", 0) == 1
+
+
+def _bias(node: NodeProto, wiring: Wiring, columns: int) -> _Bias:
     output = node.output[0]
     if node.op_type != "MatMul":
         third = node.input[2] if len(node.input) > 2 else ""
-        origin = wiring.constant_origin(third) if third else None
+        origin = constant_origin(third, wiring) if third else None
         return _Bias(initializer=origin[0] if origin else None, node=None, output=output)
     add = wiring.sole_consumer(output)
     if add is None or add.op_type != "Add":
         return _Bias(initializer=None, node=None, output=output)
     other = add.input[1] if add.input[0] == output else add.input[0]
-    origin = wiring.constant_origin(other)
-    columns = dims[1] if layout == "KN" else dims[0]
-    if origin is None or tuple(wiring.initializers[origin[0]].dims) != (columns,):
+    origin = constant_origin(other, wiring)
+    if origin is None or tuple(wiring.constants[origin[0]].dims) != (columns,):
         return _Bias(initializer=None, node=None, output=output)
     return _Bias(initializer=origin[0], node=node_name(add), output=add.output[0])
 
 
 def _plain_gemm(node: NodeProto) -> bool:
-    factors = {a.name: a.f for a in node.attribute if a.name in ("alpha", "beta")}
-    unit = all(value == 1.0 for value in factors.values())
-    return unit and _int_attribute(node, "transA", 0) == 0
+    unit = all(float_attribute(node, name, 1.0) == 1.0 for name in ("alpha", "beta"))
+    return unit and int_attribute(node, "transA", 0) == 0
 
 
-def _int_attribute(node: NodeProto, name: str, default: int) -> int:
-    return next((int(a.i) for a in node.attribute if a.name == name), default)
-
-
-def module_scope(node: NodeProto) -> str | None:
-    """The torch module path that the exporter recorded for `node`, or None."""
-    for entry in node.metadata_props:
-        if entry.key == "pkg.torch.onnx.name_scopes":
-            try:
-                scopes = ast.literal_eval(entry.value)
-            except (SyntaxError, ValueError):
-                return None
-            names = [str(scope) for scope in scopes if scope]
-            return names[-2] if len(names) > 1 else None
-    return None
+def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
+    """ONNX element type of every tensor that the graph declares or shape inference finds."""
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    types.update({name: kind.elem_type for name, kind in _tensor_kinds(model).items()})
+    return types
 
 
 def tensor_ranks(model: onnx.ModelProto) -> dict[str, int]:
@@ -156,13 +211,6 @@ def tensor_ranks(model: onnx.ModelProto) -> dict[str, int]:
         if kind.HasField("shape"):
             ranks[name] = len(kind.shape.dim)
     return ranks
-
-
-def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
-    """ONNX element type of every tensor that the graph declares or shape inference finds."""
-    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    types.update({name: kind.elem_type for name, kind in _tensor_kinds(model).items()})
-    return types
 
 
 def _tensor_kinds(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
