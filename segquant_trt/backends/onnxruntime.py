@@ -44,7 +44,19 @@ class OnnxRuntime:
     """The default target."""
 
     target: Target = "onnxruntime"
-    placement = Placement(requantize_conv_output=True, lift_linear_bias=True)
+    placement = Placement(
+        schemes=("symmetric", "shifted", "dual_scale", "dual_full"),
+        linear_factors=("static", "per_token", "per_step"),
+        convolution_factors=("static", "per_token", "per_step"),
+        split_convolutions=False,
+        dual_convolutions=False,
+        mixed_segments=False,
+        weight_bits=(8, 4),
+        weight_only_bits=(4,),
+        requantize_conv_output=True,
+        output_channels=True,
+        lift_linear_bias=True,
+    )
 
     def float_session(
         self, model: onnx.ModelProto | bytes, folder: Path, *, threads: int | None = None

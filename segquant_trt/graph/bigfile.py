@@ -18,6 +18,8 @@ from onnx import numpy_helper
 
 from segquant_trt.errors import SegQuantError
 
+_TWO_PER_BYTE = (onnx.TensorProto.INT4, onnx.TensorProto.UINT4)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalRange:
@@ -105,10 +107,14 @@ class Weights:
     def size_bytes(self, name: str) -> int:
         """Stored bytes of the initializer `name`."""
         count = int(np.prod(self.shape(name), dtype=np.int64))
+        if self._tensors[name].data_type in _TWO_PER_BYTE:
+            return (count + 1) // 2
         return count * self.dtype(name).itemsize
 
     def read(self, name: str) -> npt.NDArray[np.generic]:
         """The initializer `name` in its stored dtype; external data is a read-only view.
+
+        Codes of four bits are unpacked, one per byte.
 
         Raises:
             SegQuantError: the external file is missing or too short.
@@ -118,6 +124,10 @@ class Weights:
         if place is None:
             return numpy_helper.to_array(tensor)
         view = self._bytes(name, place)
+        if tensor.data_type in _TWO_PER_BYTE:
+            packed = onnx.TensorProto(dims=tensor.dims, data_type=tensor.data_type)
+            packed.raw_data = bytes(view)
+            return numpy_helper.to_array(packed)
         return np.frombuffer(view, dtype=self.dtype(name)).reshape(self.shape(name))
 
     def read_float32(self, name: str) -> npt.NDArray[np.float32]:

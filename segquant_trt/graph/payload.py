@@ -34,7 +34,18 @@ class PayloadWriter:
             dims=array.shape,
             data_type=onnx.helper.np_dtype_to_tensor_dtype(array.dtype),
         )
-        contiguous = np.ascontiguousarray(array)
+        return self._stored(tensor, np.ascontiguousarray(array))
+
+    def put_packed(
+        self, name: str, packed: npt.NDArray[np.uint8], *, dims: tuple[int, ...], data_type: int
+    ) -> onnx.TensorProto:
+        """Store a tensor of a type narrower than a byte, whose bytes are `packed`."""
+        tensor = onnx.TensorProto(name=name, dims=dims, data_type=data_type)
+        return self._stored(tensor, np.ascontiguousarray(packed))
+
+    def _stored(
+        self, tensor: onnx.TensorProto, contiguous: npt.NDArray[np.generic]
+    ) -> onnx.TensorProto:
         if contiguous.nbytes <= INLINE_BYTES:
             tensor.raw_data = contiguous.tobytes()
             return tensor

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from segquant_trt.graph.wiring import Wiring
+from segquant_trt.graph.wiring import Wiring, node_name
+
+PRODUCTS = ("MatMul", "Gemm", "Conv")
+_SITE = "segquant_trt.site"
 
 
 def quantize_pair(
@@ -21,15 +26,21 @@ def quantize_pair(
     return first, second
 
 
-def dequantize_weight(stored: tuple[str, str, str], result: str, *, axis: int) -> NodeProto:
-    """int8 weight codes, and one scale and one zero point per index of `axis`.
+def dequantize_weight(
+    stored: tuple[str, ...], result: str, *, axis: int, block: int | None = None
+) -> NodeProto:
+    """Weight codes and their scales, one per index of `axis` or per `block` indices of it.
 
-    The zero points are explicit although all are zero: ONNX Runtime 1.31 fills in a scalar where
-    they are missing, and then refuses it for a convolution that it does not fuse.
+    With one scale per index the zero points are explicit although all are zero: ONNX Runtime 1.31
+    fills in a scalar where they are missing, and then refuses it for a convolution that it does
+    not fuse.
     """
-    return helper.make_node(
+    node = helper.make_node(
         "DequantizeLinear", list(stored), [result], name=f"{result}/DQ", axis=axis
     )
+    if block is not None:
+        node.attribute.append(helper.make_attribute("block_size", block))
+    return node
 
 
 def scalar_tensors(
@@ -63,3 +74,24 @@ def weight_codes_behind(tensor: str, wiring: Wiring) -> str | None:
     if decode is None or decode.op_type != "DequantizeLinear":
         return None
     return None if decode.input[0] in wiring.producer else decode.input[0]
+
+
+def mark_product(node: NodeProto, site: str) -> None:
+    """Note that `node` is one of the products that `site` is computed by."""
+    entry = node.metadata_props.add()
+    entry.key, entry.value = _SITE, site
+
+
+def site_of(node: NodeProto) -> str:
+    """The site that a product belongs to: the one noted, else its own name."""
+    noted = (entry.value for entry in node.metadata_props if entry.key == _SITE)
+    return next(noted, node_name(node))
+
+
+def coded_products(wiring: Wiring) -> Iterator[tuple[NodeProto, str]]:
+    """Every product with a coded weight, and the name of its codes."""
+    for node in wiring.nodes:
+        if node.op_type in PRODUCTS:
+            codes = weight_codes_behind(node.input[1], wiring)
+            if codes is not None:
+                yield node, codes

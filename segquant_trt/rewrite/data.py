@@ -1,66 +1,74 @@
 """Write the data of a rewritten graph, one tensor at a time: memory does not grow with the model.
 
-Integer codes and their scales come first, in the order of the sites; then biases; then every
-remaining float initializer in its stored dtype.
+Integer codes and their scales come first, in the order of the sites; then biases and other float
+tensors; then every remaining initializer in its stored dtype.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+from onnx import numpy_helper
 
-from segquant_trt.errors import SegQuantError
+from segquant_trt.backends.emission import (
+    Arrays,
+    FloatTensor,
+    SegLinearData,
+    StoredWeight,
+    WeightCodes,
+    check_finite,
+    float_tensor,
+    site_codes,
+    stored_weight,
+)
 from segquant_trt.graph.bigfile import Weights
 from segquant_trt.graph.payload import PayloadWriter
-from segquant_trt.rewrite.emit import FloatBias, WeightCodes
-from segquant_trt.schemes import quantize_weight
+from segquant_trt.schemes import QuantizedWeight
+from segquant_trt.schemes.packing import pack_int4
 
-_CHUNK_ELEMENTS = 1 << 22
-_BIAS_LIMIT = 2.0**30
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphData:
+    """Initializers of a rewritten graph that are yet to be computed."""
+
+    weights: tuple[WeightCodes, ...]
+    floats: tuple[FloatTensor, ...]
+    seg_linear: tuple[SegLinearData, ...] = ()
 
 
 def write_data(
     model: onnx.ModelProto,
     source: Weights,
-    weights: Sequence[WeightCodes],
-    biases: Sequence[FloatBias],
+    data: GraphData,
+    arrays: Arrays,
     writer: PayloadWriter,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Replace the initializers of `model` by tensors whose data `writer` has stored.
 
     Args:
-        model: the rewritten graph; `weights` and `biases` are not among its initializers yet.
+        model: the rewritten graph; `data` is not among its initializers yet.
         source: the float graph's initializers.
-        weights: codes to be computed.
-        biases: float32 biases to be stored.
+        data: to be computed.
+        arrays: what the plan names by key.
         writer: where the data goes.
         on_progress: told weights written and weights in all.
 
     Raises:
         SegQuantError: naming a weight with NaN or infinity, or whose file is too short.
     """
-    stored: list[onnx.TensorProto] = []
-    shared: dict[object, list[onnx.TensorProto]] = {}
-    for index, weight in enumerate(weights):
-        if on_progress is not None:
-            on_progress(index, len(weights))
-        limit = (weight.bias, weight.step) if weight.bias else None
-        key = (weight.source, weight.transpose, weight.plan, limit)
-        if key not in shared:
-            shared[key] = _codes(weight, source, writer)
-        names = (weight.codes, weight.scale, weight.zero_point)
-        stored.extend(_renamed(t, name) for t, name in zip(shared[key], names, strict=True))
-    for bias in biases:
-        values = source.read_float32(bias.source)
-        check_finite(bias.source, values)
-        stored.append(writer.put(bias.name, values.reshape(bias.shape)))
+    stored = _coded(source, data.weights, arrays, writer, on_progress)
+    for call in data.seg_linear:
+        stored.extend(_seg_linear(call, source, arrays, writer))
+    for wanted in data.floats:
+        stored.append(writer.put(wanted.name, float_tensor(wanted, source)))
     for tensor in model.graph.initializer:
         if tensor.name not in source:
-            stored.append(tensor)
+            stored.append(writer.put(tensor.name, numpy_helper.to_array(tensor)))
             continue
         array = source.read(tensor.name)
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -71,25 +79,71 @@ def write_data(
     model.graph.initializer.extend(rebuilt.initializer)
 
 
-def _codes(weight: WeightCodes, source: Weights, writer: PayloadWriter) -> list[onnx.TensorProto]:
-    values = source.read_float32(weight.source)
-    check_finite(weight.source, values)
-    shape = values.shape
-    by_channel = values if weight.transpose or weight.channel_axis == 0 else values.T
-    rows = np.ascontiguousarray(by_channel.reshape(by_channel.shape[0], -1))
-    found = quantize_weight(rows, weight.plan, smallest=_smallest_scale(weight, source))
-    codes = found.codes.reshape(shape) if weight.channel_axis == 0 else found.codes.T
-    zeros = np.zeros(len(found.scale), dtype=np.int8)
-    return [writer.put("", array) for array in (codes, found.scale, zeros)]
+def _coded(
+    source: Weights,
+    weights: Sequence[WeightCodes],
+    arrays: Arrays,
+    writer: PayloadWriter,
+    on_progress: Callable[[int, int], None] | None,
+) -> list[onnx.TensorProto]:
+    """Equal codes are stored once, and computed once where they follow each other."""
+    stored: list[onnx.TensorProto] = []
+    shared: dict[object, list[onnx.TensorProto]] = {}
+    last: tuple[object, tuple[QuantizedWeight, ...]] | None = None
+    for index, weight in enumerate(weights):
+        if on_progress is not None:
+            on_progress(index, len(weights))
+        whole = (weight.site.weight, weight.site.weight_layout, weight.site.op, weight.treatment)
+        key = (whole, weight.segment, _limits(weight))
+        if key not in shared:
+            if last is None or last[0] != whole:
+                last = None
+                last = whole, site_codes(weight.site, weight.treatment, source, arrays)
+            shared[key] = _put(stored_weight(weight, last[1], source), writer)
+        names = [weight.codes, weight.scale]
+        names += [] if weight.zero_point is None else [weight.zero_point]
+        stored.extend(_renamed(t, name) for t, name in zip(shared[key], names, strict=False))
+    return stored
 
 
-def _smallest_scale(weight: WeightCodes, source: Weights) -> npt.NDArray[np.float32] | None:
-    """Scales at which the bias still fits int32: a channel of tiny weights would lose it."""
-    if weight.bias is None:
-        return None
-    bias = np.abs(source.read_float32(weight.bias))
-    smallest: npt.NDArray[np.float32] = bias / np.float32(weight.step * _BIAS_LIMIT)
-    return smallest
+def _limits(weight: WeightCodes) -> object:
+    """What the stored scales depend on beside the site's codes."""
+    gain = None if weight.gain is None else weight.gain.tobytes()
+    bias = weight.integer_bias
+    if bias is None:
+        return gain, None
+    shift = None if bias.shift is None else bias.shift.tobytes()
+    return gain, (bias.source, shift, bias.step)
+
+
+def _put(found: StoredWeight, writer: PayloadWriter) -> list[onnx.TensorProto]:
+    zeros = np.zeros(found.scale.shape[-1], dtype=np.int8)
+    if found.bits == 8:
+        return [writer.put("", array) for array in (found.codes, found.scale, zeros)]
+    kind = onnx.TensorProto.INT4
+    return [
+        writer.put_packed("", pack_int4(found.codes), dims=found.codes.shape, data_type=kind),
+        writer.put("", found.scale),
+        writer.put_packed("", pack_int4(zeros), dims=zeros.shape, data_type=kind),
+    ]
+
+
+def _seg_linear(
+    call: SegLinearData, source: Weights, arrays: Arrays, writer: PayloadWriter
+) -> list[onnx.TensorProto]:
+    site = call.parts[0].site
+    found = site_codes(site, call.parts[0].treatment, source, arrays)
+    parts = [stored_weight(part, found, source) for part in call.parts]
+    correction = np.zeros(site.out_features, dtype=np.float64)
+    for segment, offset in call.steps:
+        sums = parts[segment].codes.sum(axis=0, dtype=np.int64)
+        correction += np.float64(offset) * sums * parts[segment].scale
+    arrays_by_name: dict[str, npt.NDArray[np.generic]] = {
+        call.codes: np.concatenate([part.codes for part in parts]),
+        call.scale: np.stack([part.scale for part in parts]),
+        call.correction: correction.astype(np.float32),
+    }
+    return [writer.put(name, array) for name, array in arrays_by_name.items()]
 
 
 def _renamed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
@@ -98,22 +152,3 @@ def _renamed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
     copy.CopyFrom(tensor)
     copy.name = name
     return copy
-
-
-def check_finite(name: str, values: npt.NDArray[np.generic]) -> None:
-    """Refuse NaN and infinity.
-
-    Raises:
-        SegQuantError: naming the weight and the first offending index.
-    """
-    if values.dtype.kind not in "fV":
-        return
-    flat = values.reshape(-1)
-    for start in range(0, flat.size, _CHUNK_ELEMENTS):
-        finite = np.isfinite(flat[start : start + _CHUNK_ELEMENTS].astype(np.float32))
-        if not finite.all():
-            index = start + int(np.argmin(finite))
-            raise SegQuantError(
-                f"weight '{name}' holds {flat[index]} at element {index}",
-                hint="the checkpoint is damaged; fetch it again, then export again",
-            )

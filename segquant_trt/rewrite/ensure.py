@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
 
+import numpy as np
 import onnx
+from onnx import NodeProto, numpy_helper
 
+from segquant_trt.backends.placement import Placement
 from segquant_trt.errors import SegQuantError
-from segquant_trt.graph.qdq import codes_behind, weight_codes_behind
+from segquant_trt.graph.qdq import PRODUCTS, codes_behind, site_of, weight_codes_behind
 from segquant_trt.graph.wiring import Wiring, node_name
+from segquant_trt.records import LinearSite, SitePlan
+from segquant_trt.rewrite.data import GraphData
+from segquant_trt.schemes import output_encoding, planes
 
 _HINT = "this is a defect of the rewrite stage; please report it with the plan and the graph"
+
+Pair = tuple[float, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Codes:
+    """What one product reads and writes: pairs of scale and zero point, and its weight's codes.
+
+    `activation` and `output` are None where the values stay float.
+    """
+
+    activation: Pair | None
+    weight: str
+    output: Pair | None = None
 
 
 def check_untouched(before: onnx.ModelProto, after: onnx.ModelProto, declared: Set[str]) -> None:
@@ -29,31 +50,84 @@ def check_untouched(before: onnx.ModelProto, after: onnx.ModelProto, declared: S
             )
 
 
-def check_codes(
-    after: onnx.ModelProto,
-    expected: Mapping[str, tuple[float, int]],
-    weights: Mapping[str, str],
-) -> None:
-    """The planned sites, and only they, read decoded codes: scale and zero point of the plan.
+def expected_codes(
+    chosen: Iterable[tuple[LinearSite, SitePlan]], placement: Placement, data: GraphData
+) -> dict[str, list[Codes]]:
+    """The products of every site, as the plan has them."""
+    names: dict[str, list[str]] = {}
+    for weight in data.weights:
+        names.setdefault(weight.site.name, []).append(weight.codes)
+    for call in data.seg_linear:
+        names[call.parts[0].site.name] = [call.codes] * len(call.steps)
+    calls = {call.parts[0].site.name for call in data.seg_linear}
+    expected = {}
+    for site, plan in chosen:
+        pairs: list[Pair | None] = []
+        for part in plan.treatment.segments:
+            own = planes(part.activation, site=site.name)
+            if len(own) == 2 and placement.dual_lowering == "rows" and site.name not in calls:
+                own = own[:1]
+            pairs += [(plane.scale, plane.zero_point) for plane in own] or [None]
+        output = _output_pair(site, plan, placement)
+        expected[site.name] = [
+            Codes(activation=pair, weight=name, output=output)
+            for pair, name in zip(pairs, names.get(site.name, []), strict=True)
+        ]
+    return expected
+
+
+def check_codes(after: onnx.ModelProto, expected: Mapping[str, list[Codes]]) -> None:
+    """The planned sites, and only they, read codes: scales and zero points of the plan.
 
     Args:
         after: the rewritten graph.
-        expected: scale and zero point of the activation per site.
-        weights: name of the int8 weight per site.
+        expected: the products of every planned site, in the order of its segments.
 
     Raises:
         SegQuantError: naming the first site that differs.
     """
     wiring = Wiring(after.graph)
-    for node in after.graph.node:
-        name = node_name(node)
-        if node.op_type not in ("MatMul", "Gemm", "Conv"):
-            continue
-        decoded = weight_codes_behind(node.input[1], wiring)
-        found = codes_behind(node.input[0], wiring) if decoded else None
-        if decoded != weights.get(name) or found != expected.get(name):
+    found: dict[str, list[Codes]] = {}
+    for node in wiring.nodes:
+        if node.op_type in PRODUCTS:
+            weight = weight_codes_behind(node.input[1], wiring)
+            if weight is not None:
+                found.setdefault(site_of(node), []).append(_found(node, weight, wiring))
+        elif node.op_type == "SegLinear":
+            found[node_name(node)] = _call(node, wiring)
+    for site in {**expected, **found}:
+        if found.get(site) != expected.get(site):
             raise SegQuantError(
-                f"site '{name}' is emitted with codes {found} and weight {decoded}; "
-                f"the plan wants {expected.get(name)} and {weights.get(name)}",
+                f"site '{site}' is emitted with {found.get(site)}; "
+                f"the plan wants {expected.get(site)}",
                 hint=_HINT,
             )
+
+
+def _output_pair(site: LinearSite, plan: SitePlan, placement: Placement) -> Pair | None:
+    if site.op != "Conv" or not placement.requantize_conv_output:
+        return None
+    if plan.output_channels is not None and placement.output_channels:
+        return 1.0, 0
+    assert plan.output_range is not None
+    encoding = output_encoding(*plan.output_range)
+    return encoding.scale, encoding.zero_point
+
+
+def _found(node: NodeProto, weight: str, wiring: Wiring) -> Codes:
+    output = None
+    reader = wiring.sole_consumer(node.output[0])
+    if node.op_type == "Conv" and reader is not None and reader.op_type == "QuantizeLinear":
+        scale, zero = (numpy_helper.to_array(wiring.initializers[n]) for n in reader.input[1:3])
+        output = float(scale), int(zero)
+    return Codes(activation=codes_behind(node.input[0], wiring), weight=weight, output=output)
+
+
+def _call(node: NodeProto, wiring: Wiring) -> list[Codes]:
+    """The planes of a call of SegLinear, its int8 zero shifts as zero points of uint8 codes."""
+    scales = numpy_helper.to_array(wiring.initializers[node.input[3]])
+    shifts = next(a.ints for a in node.attribute if a.name == "zero_shifts")
+    return [
+        Codes(activation=(float(scale), 128 - shift), weight=node.input[1])
+        for scale, shift in zip(np.atleast_1d(scales), shifts, strict=True)
+    ]

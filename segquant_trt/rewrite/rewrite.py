@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 
 from segquant_trt.backends import backend_for
+from segquant_trt.backends.emission import array_keys
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import Weights, load_graph
 from segquant_trt.graph.payload import PayloadWriter
@@ -20,6 +24,8 @@ from segquant_trt.records.scratch import scratch_folder, sync_file
 from segquant_trt.rewrite.data import write_data
 from segquant_trt.rewrite.quantize_sites import QuantizeSites
 
+_NO_ARRAYS: Mapping[str, npt.NDArray[np.generic]] = MappingProxyType({})
+
 
 def rewrite(
     model_onnx: Path,
@@ -28,6 +34,8 @@ def rewrite(
     plan: QuantPlan,
     out: Path,
     *,
+    arrays: Mapping[str, npt.NDArray[np.generic]] = _NO_ARRAYS,
+    timestep: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write the quantised graph to `out` and its data beside it, with the suffix `.weights`.
@@ -40,11 +48,14 @@ def rewrite(
         facts: what `analyze` found in that graph.
         plan: what to do with every site.
         out: path of the quantised graph.
+        arrays: what the plan names by key: divisors, optimised weights, output ranges.
+        timestep: the graph input that factors per step follow; the facts' by default.
         on_progress: told tensors written and tensors in all.
 
     Raises:
         SegQuantError: the plan or the facts are of another graph, name an unknown site or an
-            impossible scheme; a weight is not finite; a file cannot be read or written.
+            impossible scheme, ask for what the target lacks, or for an array that is not there; a
+            weight is not finite; a file cannot be read or written.
     """
     digest = sha256_file(model_onnx)
     for owner, wanted in (("plan", plan.onnx_sha256), ("facts", facts.onnx_sha256)):
@@ -55,17 +66,19 @@ def rewrite(
                 hint="run 'segquant-trt analyze', 'calibrate' and 'plan' again for this graph",
             )
     _check_sites(facts, plan)
+    _check_arrays(plan, arrays)
     model = load_graph(model_onnx)
     stamp_plan(model, plan)
     source = Weights(load_graph(model_onnx), checkpoint)
-    sites = QuantizeSites(facts, plan, backend_for(plan.target).placement)
+    placement = backend_for(plan.target).placement
+    sites = QuantizeSites(facts, plan, placement, arrays, timestep or facts.timestep)
     sites.run(model)
     RemoveUnused().run(model)
     with scratch_folder(out) as scratch:
         graph, payload = scratch / out.name, scratch / out.with_suffix(".weights").name
         with payload.open("wb") as stream:
             writer = PayloadWriter(stream, payload.name)
-            write_data(model, source, sites.weights, sites.biases, writer, on_progress)
+            write_data(model, source, sites.data, arrays, writer, on_progress)
         graph.write_bytes(model.SerializeToString(deterministic=True))
         _check(graph)
         for path in (payload, graph):
@@ -85,6 +98,17 @@ def _check_sites(facts: GraphFacts, plan: QuantPlan) -> None:
             f"the plan {what}; every one of the {len(facts.sites)} sites needs one entry",
             hint="undo the edit of plan.yaml (keep_float leaves a site alone), or plan again",
         )
+
+
+def _check_arrays(plan: QuantPlan, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    for site in plan.sites:
+        missing = [key for key in array_keys(site) if key not in arrays]
+        if missing:
+            raise SegQuantError(
+                f"the plan names the array '{missing[0]}' at site '{site.site}', "
+                "which scores.safetensors does not hold",
+                hint="undo the edit of the plan, or run 'segquant-trt score' and 'plan' again",
+            )
 
 
 def _check(path: Path) -> None:

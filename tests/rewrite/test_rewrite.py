@@ -17,8 +17,8 @@ from segquant_trt.graph.qdq import codes_behind, weight_codes_behind
 from segquant_trt.graph.wiring import Wiring
 from segquant_trt.records import GraphFacts, KeepFloat, Symmetric, WeightPlan
 from segquant_trt.rewrite import rewrite
-from segquant_trt.rewrite.ensure import check_codes, check_untouched
-from segquant_trt.schemes import quantize_weight
+from segquant_trt.rewrite.ensure import Codes, check_codes, check_untouched
+from segquant_trt.schemes import output_encoding, quantize_weight
 from tests.small_graphs import (
     Array,
     away_from_ties,
@@ -275,20 +275,27 @@ def test_the_checks_see_what_they_shall(tmp_path: Path) -> None:
     model = block(tmp_path)
     before = load_graph(model)
     after = load_graph(write(model, tmp_path / "q.onnx"))
-    expected = dict.fromkeys(("conv", "up", "side"), (0.03125, 128))
-    weights = {name: f"{name}.weight_int8" for name in expected}
+    pair = (0.03125, 128)
+    output = output_encoding(-4.0, 4.0)
+    expected = {
+        name: [Codes(activation=pair, weight=f"{name}.weight_int8")] for name in ("up", "side")
+    }
+    requantised = (output.scale, output.zero_point)
+    expected["conv"] = [Codes(activation=pair, weight="conv.weight_int8", output=requantised)]
     declared = {"conv", "up", "up.add", "side", "up.cast", "up.t"}
     casts = {node.name or node.output[0] for node in before.graph.node if node.op_type == "Cast"}
     transposes = {node.output[0] for node in before.graph.node if not node.name}
     check_untouched(before, after, declared | casts | transposes)
-    check_codes(after, expected, weights)
+    check_codes(after, expected)
     with pytest.raises(SegQuantError, match="node 'up' changed"):
         check_untouched(before, after, (declared | casts | transposes) - {"up"})
-    with pytest.raises(SegQuantError, match="site 'up'"):
-        check_codes(after, {**expected, "up": (0.5, 128)}, weights)
-    with pytest.raises(SegQuantError, match="site 'side'"):
-        check_codes(after, expected, {**weights, "side": "other"})
-    others = {name: weights[name] for name in ("up", "side")}
-    codes = {name: expected[name] for name in others}
+    for site, change in (
+        ("up", {"activation": (0.5, 128)}),
+        ("side", {"weight": "other"}),
+        ("conv", {"output": (1.0, 0)}),
+    ):
+        altered = [dataclasses.replace(expected[site][0], **change)]
+        with pytest.raises(SegQuantError, match=f"site '{site}'"):
+            check_codes(after, {**expected, site: altered})
     with pytest.raises(SegQuantError, match="site 'conv'"):
-        check_codes(after, codes, others)
+        check_codes(after, {name: expected[name] for name in ("up", "side")})

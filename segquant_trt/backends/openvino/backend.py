@@ -25,7 +25,19 @@ class OpenVino:
     """Activations are uint8, weights int8 per output channel; outputs stay float."""
 
     target: Target = "openvino"
-    placement = Placement(requantize_conv_output=False, lift_linear_bias=False)
+    placement = Placement(
+        schemes=("symmetric", "shifted", "dual_scale", "dual_full"),
+        linear_factors=("static", "per_token", "per_step"),
+        convolution_factors=("static", "per_token", "per_step"),
+        split_convolutions=True,
+        dual_convolutions=True,
+        mixed_segments=True,
+        weight_bits=(8, 4),
+        weight_only_bits=(8, 4),
+        requantize_conv_output=False,
+        output_channels=False,
+        lift_linear_bias=False,
+    )
 
     def float_session(
         self, model: onnx.ModelProto | bytes, folder: Path, *, threads: int | None = None

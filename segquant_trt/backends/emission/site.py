@@ -1,0 +1,215 @@
+"""Emit one site at a time: nodes now, data to be written later.
+
+| float graph                  | emitted                                                        |
+|------------------------------|----------------------------------------------------------------|
+| `MatMul(x, W)`, `Gemm(x, W, b)` | products and their sum (see `products`), then `Add(b)`       |
+| `MatMul -> Add(b)`           | the Add stays; b is lifted to [1, 1, N] where the target wants it |
+| `Conv(x, W, b)`              | products with b in the first                                   |
+| the same, requantised        | `Conv(.., b) -> Q -> DQ`, with one step or one per channel     |
+| the same, with a row factor r | `Conv (-> Q -> DQ) -> Mul(r) -> Add(b)`                       |
+
+A bias of rank 1 behind a MatMul of rank 2 makes a float Gemm of both on ONNX Runtime, hence the
+lifting; a Squeeze undoes it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import NodeProto, helper
+
+from segquant_trt.backends.emission.activations import Activations
+from segquant_trt.backends.emission.arrays import Arrays, ChannelSteps, channel_steps
+from segquant_trt.backends.emission.builder import Builder
+from segquant_trt.backends.emission.factors import Factors
+from segquant_trt.backends.emission.products import Operand, Products, copied
+from segquant_trt.backends.emission.seg_linear import SegLinear
+from segquant_trt.backends.emission.stored import Float, FloatTensor, IntegerBias, WeightCodes
+from segquant_trt.backends.emission.structure import Structure
+from segquant_trt.backends.placement import Placement
+from segquant_trt.errors import SegQuantError
+from segquant_trt.graph.wiring import node_name
+from segquant_trt.records import LinearSite, SitePlan
+from segquant_trt.schemes import output_encoding
+
+
+class SiteEmitter:
+    """Emits sites with `builder`; collects the weights and float tensors to be written.
+
+    Args:
+        builder: where the nodes go.
+        structure: of the float graph.
+        placement: of the target.
+        arrays: what the plan names by key.
+        timestep: the graph input for factors per step.
+    """
+
+    def __init__(
+        self,
+        builder: Builder,
+        structure: Structure,
+        placement: Placement,
+        arrays: Arrays,
+        timestep: str | None,
+    ) -> None:
+        self.activations = Activations(builder, structure, Factors(builder, timestep), arrays)
+        self.seg_linear = SegLinear(builder, self.activations)
+        self._builder = builder
+        self._placement = placement
+        self._arrays = arrays
+        self._products = Products(builder, self.activations, placement.dual_lowering)
+        self._floats: dict[tuple[str, tuple[int, ...]], FloatTensor] = {}
+        self._own_floats: list[FloatTensor] = []
+        self._lifted: set[str] = set()
+
+    @property
+    def weights(self) -> tuple[WeightCodes, ...]:
+        """Codes that products read, in the order of the products."""
+        return tuple(self._products.weights)
+
+    @property
+    def floats(self) -> tuple[FloatTensor, ...]:
+        """Float tensors that the emitted nodes read."""
+        return (*self._floats.values(), *self._own_floats)
+
+    def linear(self, node: NodeProto, site: LinearSite, plan: SitePlan) -> None:
+        """A MatMul, or a Gemm as products and Add."""
+        if self._placement.seg_linear_function and self.seg_linear.takes(plan):
+            result, bias = self.seg_linear.call(node, site, plan), site.bias
+            self._own_floats.append(
+                FloatTensor(
+                    name=self._builder.nodes[-1].input[-1], source=bias, shape=(site.out_features,)
+                )
+            )
+            if bias is not None:
+                self._builder.rename(result, site.output)
+                return
+        else:
+            segments = self.activations.segments(site, plan)
+            result = self._products.total(node, site, plan, segments)
+        if self._builder.nodes[-1].op_type == "MatMul" and self._placement.lift_linear_bias:
+            self._lifted.add(site.name)
+        if node.op_type == "Gemm" and len(node.input) > 2 and node.input[2]:
+            add = helper.make_node("Add", [result, node.input[2]], [node.output[0]])
+            add.name = self._builder.names.fresh(f"{node_name(node)}/bias")
+            add.metadata_props.extend(node.metadata_props)
+            self.bias(add, site, product=result)
+        else:
+            self._builder.rename(result, node.output[0])
+
+    def bias(self, add: NodeProto, site: LinearSite, *, product: str) -> None:
+        """The addition of a linear's constant bias to `product`; a computed bias stays."""
+        if site.name in self.seg_linear.sites and site.bias is not None:
+            return
+        changed = copied(add)
+        changed.name = node_name(add)
+        self._builder.nodes.append(changed)
+        if site.bias is None:
+            return
+        lift = site.name in self._lifted and site.activation_rank is not None
+        shape = (1, 1, site.out_features) if lift else (site.out_features,)
+        del changed.input[:]
+        changed.input.extend([product, self._float_bias(site.bias, shape)])
+        if lift and site.activation_rank == 2:
+            changed.output[0] = self._builder.names.fresh(f"{add.output[0]}_lifted")
+            axes = self._builder.constant(np.zeros(1, dtype=np.int64), "first_axis")
+            squeeze = helper.make_node("Squeeze", [changed.output[0], axes], [add.output[0]])
+            squeeze.name = self._builder.names.fresh(f"{changed.name}/squeeze")
+            self._builder.nodes.append(squeeze)
+
+    def convolution(self, node: NodeProto, site: LinearSite, plan: SitePlan) -> None:
+        """A Conv, its output requantised where the target wants it."""
+        segments = self.activations.segments(site, plan)
+        first = self._products.operands(site, segments)[0]
+        late = segments[0].factor is not None or first.back is not None
+        if self._placement.requantize_conv_output:
+            result = self._requantised(node, site, plan, first, late=late)
+            result = self._products.scaled(result, segments[0].factor)
+        else:
+            own = [] if late else self._bias_inputs(node, site)
+            result = self._products.total(node, site, plan, segments, own)
+        for bias in self._bias_inputs(node, site) if late else ():
+            column = self._column(bias, site)
+            result = self._builder.node("Add", [result, column], f"{node.output[0]}_sum")
+        self._builder.rename(result, node.output[0])
+
+    def _requantised(
+        self, node: NodeProto, site: LinearSite, plan: SitePlan, operand: Operand, *, late: bool
+    ) -> str:
+        """One product whose output is coded; `late`: the bias comes after that.
+
+        The plan's output ranges are those of what is coded: of y, or of `(y - b) / r`.
+        """
+        own = [] if late else self._bias_inputs(node, site)
+        source = None if late else site.bias
+        steps = None
+        computed = bool(own) and source is None
+        if plan.output_channels is not None and self._placement.output_channels and not computed:
+            steps = channel_steps(site, plan.output_channels, self._arrays)
+        gain = None if steps is None else _reciprocal(steps.step)
+        shift = None if steps is None else steps.step * steps.zero_point
+        integer = IntegerBias(source=source, shift=shift, step=operand.step)
+        decoded = self._products.weight(site, plan, operand.segment, integer, gain)
+        if steps is not None:
+            own = [self._in_steps(source, site, steps)]
+        product = self._products.product(node, site, [operand.tensor, decoded, *own])
+        return self._requantise(product, site, plan, steps)
+
+    def _requantise(
+        self, product: str, site: LinearSite, plan: SitePlan, steps: ChannelSteps | None
+    ) -> str:
+        builder = self._builder
+        if steps is None:
+            if plan.output_range is None:
+                raise SegQuantError(
+                    f"convolution '{site.name}' has no output_range, which this target needs",
+                    hint="calibrate and plan again, or give the site keep_float",
+                )
+            result = builder.names.fresh(f"{product}_requantised")
+            self.activations.pair(product, output_encoding(*plan.output_range), result)
+            return result
+        # Weight and bias are in units of the steps already, and zero points are in the bias.
+        unit = builder.constant(np.array(1.0, dtype=np.float32), "unit_step")
+        none = builder.constant(np.array(0, dtype=np.uint8), "no_offset")
+        codes = builder.node("QuantizeLinear", [product, unit, none], f"{product}_codes")
+        scale = builder.constant(steps.step, f"{product}_steps")
+        zero = builder.constant(steps.zero_point, f"{product}_zeros")
+        return builder.node(
+            "DequantizeLinear", [codes, scale, zero], f"{product}_requantised", axis=1
+        )
+
+    def _bias_inputs(self, node: NodeProto, site: LinearSite) -> list[str]:
+        """A convolution's bias: the float32 form of a constant one, or the computed one."""
+        if site.bias is not None:
+            return [self._float_bias(site.bias, (site.out_features,))]
+        return [name for name in node.input[2:] if name]
+
+    def _column(self, bias: str, site: LinearSite) -> str:
+        ones = [1] * len(site.kernel)
+        if site.bias is not None:
+            return self._float_bias(site.bias, (site.out_features, *ones))
+        shape = self._builder.constant(np.array([-1, *ones], dtype=np.int64), "one_per_channel")
+        return self._builder.node("Reshape", [bias, shape], f"{bias}_column")
+
+    def _in_steps(self, bias: str | None, site: LinearSite, steps: ChannelSteps) -> str:
+        """`b / step + zero_point`."""
+        name = self._builder.names.fresh(f"{site.weight}_bias_in_steps")
+        made = FloatTensor(
+            name=name,
+            source=bias,
+            shape=(site.out_features,),
+            gain=_reciprocal(steps.step),
+            shift=steps.zero_point.astype(np.float32),
+        )
+        self._own_floats.append(made)
+        return name
+
+    def _float_bias(self, source: str, shape: tuple[int, ...]) -> str:
+        key = (source, shape)
+        if key not in self._floats:
+            name = self._builder.names.fresh(f"{source}_float32")
+            self._floats[key] = FloatTensor(name=name, source=source, shape=shape)
+        return self._floats[key].name
+
+
+def _reciprocal(step: Float) -> Float:
+    return (1.0 / step.astype(np.float64)).astype(np.float32)
