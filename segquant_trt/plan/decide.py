@@ -15,7 +15,7 @@ import numpy.typing as npt
 from typing_extensions import assert_never
 
 from segquant_trt.errors import SegQuantError
-from segquant_trt.plan.ranges import over_all_steps
+from segquant_trt.schemes.seen import over_all_steps
 from segquant_trt.records import (
     Considered,
     GraphFacts,

@@ -8,7 +8,12 @@ import numpy.typing as npt
 
 from segquant_trt.records import Fp8
 from segquant_trt.records.options import RangeMethod
-from segquant_trt.schemes.ranges import SHRINK, ValueHistogram, float32_scale, symmetric_bound
+from segquant_trt.schemes.ranges import (
+    ValueHistogram,
+    best_shrink,
+    float32_scale,
+    symmetric_bound,
+)
 
 FLOAT8 = ml_dtypes.float8_e4m3fn
 LARGEST = 448.0
@@ -23,8 +28,8 @@ def fit(seen: ValueHistogram, method: RangeMethod) -> Fp8:
     """
     bound = symmetric_bound(seen, "amax" if method == "mse" else method)
     if method == "mse" and bound > 0.0:
-        errors = [_error(seen, bound * r / LARGEST) for r in SHRINK]
-        bound *= float(SHRINK[int(np.argmin(errors))])
+        largest = bound / LARGEST
+        bound *= best_shrink(lambda r: np.array([_error(seen, largest * f) for f in r]))
     return Fp8(scale=float32_scale(bound / LARGEST))
 
 

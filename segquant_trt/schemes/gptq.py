@@ -1,7 +1,13 @@
 """GPTQ: round a weight column by column, later columns making up for the errors of earlier ones.
 
-Frantar et al., arXiv 2210.17323, algorithm 1. Rows are independent of each other: those of all
-weights that read the same input may be stacked and rounded with one factorisation.
+Frantar et al., arXiv 2210.17323, algorithm 1, which spreads each column's error by a row of the
+upper Cholesky factor `U` of `H^-1`. Here its inverse `R = U^-1`, with `H = R R^T`, does the same:
+the error `E` of a row costs `||E R||^2`, of which term j depends on columns up to j alone, so that
+column j is rounded from the value `W_j + sum over i < j of E_i R_ij / R_jj` that would make its
+term zero. That saves inverting, half of the work.
+
+Rows are independent of each other: those of all weights that read the same input may be stacked
+and rounded with one factorisation.
 """
 
 from __future__ import annotations
@@ -58,18 +64,18 @@ def gptq(
     energy = input_energy(gram)
     scale = weight_scale(rows, plan, smallest=smallest, importance=energy)
     by_block = scale[:, None] if plan.block is None else scale
-    columns = np.arange(len(energy))
+    last_first = np.arange(len(energy))[::-1]
     if order == "activation":
-        columns = np.argsort(-energy, kind="stable")
-    block_of = np.zeros_like(columns) if plan.block is None else columns // plan.block
-    factor = inverse_factor(gram, energy, columns, damping)
+        last_first = np.argsort(-energy, kind="stable")[::-1]
+    factor = unit_factor(gram, energy, last_first, damping)
+    block_of = np.zeros_like(last_first) if plan.block is None else last_first // plan.block
     codes = np.empty(rows.shape, dtype=np.int8)
     for start in range(0, len(rows), _ROWS):
         part = slice(start, start + _ROWS)
         steps = np.ascontiguousarray(by_block[part].T)
-        values = np.ascontiguousarray(rows[part].T[columns], dtype=np.float64)
+        values = np.ascontiguousarray(rows[part].T[last_first], dtype=np.float64)
         coded = _round_columns(values, factor, steps, block_of, batch, code_limit(plan))
-        codes[part, columns] = coded.T
+        codes[part, last_first] = coded.T
     return QuantizedWeight(codes=codes, scale=scale, block=plan.block)
 
 
@@ -92,32 +98,32 @@ def input_energy(gram: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return energy
 
 
-def inverse_factor(
+def unit_factor(
     gram: npt.NDArray[np.float64],
     energy: npt.NDArray[np.float64],
-    columns: npt.NDArray[np.intp],
+    last_first: npt.NDArray[np.intp],
     damping: float,
 ) -> npt.NDArray[np.float64]:
-    """Transpose of the upper Cholesky factor of `H^-1`: lower `V[K, K]` with `V V^T = H^-1`.
+    """`R_ij / R_jj` at [j, i], with `H = R R^T` and R upper triangular; float64[K, K].
 
-    `H` is `gram` with `energy * (1 + damping)` as diagonal, rows and columns in the order
-    `columns`. The Cholesky factor `L` of H in reverse order gives it without forming the inverse:
-    reversed back, `L^-1` is upper triangular, and the transpose of it is V.
+    `H` is `gram` with `energy * (1 + damping)` as diagonal. Rows and columns are in the order
+    `last_first`, opposite to that of rounding: R is then LAPACK's lower factor, and what column j
+    needs of it a contiguous row of an upper triangle.
     """
-    from scipy.linalg import cholesky, lapack
+    from scipy.linalg import cholesky
 
-    backwards = columns[::-1]
     while True:
-        hessian = gram[np.ix_(backwards, backwards)]
-        np.fill_diagonal(hessian, energy[backwards] * (1.0 + damping))
+        hessian = gram[np.ix_(last_first, last_first)]
+        np.fill_diagonal(hessian, energy[last_first] * (1.0 + damping))
         try:
             # Of a symmetric matrix the transpose is the same one in the order that LAPACK reads.
             lower = cholesky(hessian.T, lower=True, overwrite_a=True, check_finite=False)
             break
         except np.linalg.LinAlgError:
             damping = max(10.0 * damping, _LEAST_DAMPING)
-    inverse, _ = lapack.dtrtri(lower, lower=1, overwrite_c=1)
-    return np.ascontiguousarray(inverse.T[::-1, ::-1])
+    factor: npt.NDArray[np.float64] = lower.T
+    factor /= np.diagonal(factor).copy()[:, None]
+    return factor
 
 
 def _round_columns(
@@ -128,21 +134,21 @@ def _round_columns(
     batch: int,
     limit: int,
 ) -> npt.NDArray[np.int8]:
-    """Codes [K, n] of `values` [K, n], overwriting every column by its error over `V[j, j]`.
+    """Codes [K, n] of `values` [K, n], last row first; every value is overwritten by its error.
 
-    `steps`: [blocks, n], the scales. A column is updated when its turn comes, by all earlier
-    errors at once: those before its batch by one matrix product for the whole batch.
+    `steps`: [blocks, n], the scales. What earlier errors ask of a column is added up when its turn
+    comes: of those before its batch by one matrix product for the whole batch.
     """
     codes = np.empty(values.shape, dtype=np.int8)
-    for start in range(0, len(values), batch):
-        stop = min(start + batch, len(values))
-        values[start:stop] -= factor[start:stop, :start] @ values[:start]
-        for column in range(start, stop):
-            value = values[column]
-            value -= factor[column, start:column] @ values[start:column]
+    for stop in range(len(values), 0, -batch):
+        start = max(stop - batch, 0)
+        wanted = factor[start:stop, stop:] @ values[stop:]
+        wanted += values[start:stop]
+        for column in reversed(range(start, stop)):
+            value = wanted[column - start]
+            value += factor[column, column + 1 : stop] @ values[column + 1 : stop]
             step = steps[block_of[column]]
             coded = encode(value.astype(np.float32), step, limit)
             codes[column] = coded
-            value -= coded.astype(np.float64) * step
-            value /= factor[column, column]
+            values[column] -= coded.astype(np.float64) * step
     return codes

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from segquant_trt.errors import SegQuantError
 
 _CHUNK_ELEMENTS = 1 << 22
+_TILE = 256
 
 
 def gram(
@@ -26,11 +27,13 @@ def gram(
 
     Args:
         rows: inputs of the site; leading axes are all rows.
-        into: a matrix of earlier rows, to which these are added in place.
+        into: the matrix of earlier rows, as made here; these are added in place.
 
     Raises:
         SegQuantError: a row holds NaN or infinity.
     """
+    from scipy.linalg.blas import dsyrk
+
     width = rows.shape[-1]
     flat = rows.reshape(-1, width)
     total = np.zeros((width, width), dtype=np.float64) if into is None else into
@@ -42,8 +45,21 @@ def gram(
                 "an activation row holds NaN or infinity, and has no Gram matrix",
                 hint="calibrate again; the float model produced NaN or infinity",
             )
-        total += part.T @ part
+        # BLAS adds to one triangle in place: no second matrix of this size.
+        dsyrk(1.0, part.T, beta=1.0, c=total.T, lower=1, overwrite_c=1)
+    _mirror(total)
     return total
+
+
+def _mirror(matrix: npt.NDArray[np.float64]) -> None:
+    """Copy what is above the diagonal below it, in tiles that fit the cache."""
+    for start in range(0, len(matrix), _TILE):
+        stop = start + _TILE
+        corner = matrix[start:stop, start:stop]
+        below = np.tri(len(corner), k=-1, dtype=np.bool_)
+        corner[below] = corner.T[below]
+        for other in range(stop, len(matrix), _TILE):
+            matrix[other : other + _TILE, start:stop] = matrix[start:stop, other : other + _TILE].T
 
 
 def divided(

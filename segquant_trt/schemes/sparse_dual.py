@@ -15,8 +15,8 @@ import numpy.typing as npt
 from segquant_trt.records import SparseDual
 from segquant_trt.records.options import RangeMethod
 from segquant_trt.schemes.ranges import (
-    SHRINK,
     ValueHistogram,
+    best_shrink,
     float32_scale,
     one_polarity,
     squared_error,
@@ -58,8 +58,8 @@ def fit_ratio(seen: ValueHistogram, method: RangeMethod, ratio: int) -> SparseDu
     negative = symmetric_bound(one_polarity(seen, "negative"), wanted, codes=LARGEST)
     scale = max(positive, negative * ratio) / LARGEST
     if method == "mse" and scale > 0.0:
-        errors = [_error(seen, scale * r, ratio) for r in SHRINK]
-        scale *= float(SHRINK[int(np.argmin(errors))])
+        widest = scale
+        scale *= best_shrink(lambda r: np.array([_error(seen, widest * f, ratio) for f in r]))
     return SparseDual(scale=float32_scale(scale), ratio=ratio)
 
 

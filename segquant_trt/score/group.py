@@ -1,0 +1,182 @@
+"""What is scored together: the sites that read one activation tensor, with their calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from segquant_trt.errors import SegQuantError
+from segquant_trt.graph.bigfile import Weights
+from segquant_trt.graph.weight_layout import as_rows
+from segquant_trt.records import GraphFacts, LinearSite
+from segquant_trt.records.calibration import ActivationStats, Calibration
+
+Float = npt.NDArray[np.float32]
+Double = npt.NDArray[np.float64]
+
+_MOST_SEGMENTS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One site: `rows` float32[B, R, C * taps] of its input, `weight` float32[N, C * taps].
+
+    `gains`: float64[B, N], see `amplify`. `groups` > 1: output channel n reads only its own share
+    of the columns; the weight then has C / groups * taps columns.
+    """
+
+    site: LinearSite
+    rows: Float
+    weight: Float
+    bias: Float | None
+    gains: Double
+    output: ActivationStats
+
+    @property
+    def taps(self) -> int:
+        """Kernel positions; 1 for linears."""
+        return prod(self.site.kernel)
+
+    def noise(self, error: Float) -> Double:
+        """Noise-to-signal power at the denoiser's output per bin, for output errors [B, R, N]."""
+        power = np.square(error, dtype=np.float64).mean(axis=1)
+        result: Double = (power * self.gains).sum(axis=1)
+        return result
+
+    def product(self, x: Float, weight: Float) -> Float:
+        """`x [B, R, C * taps]` times `weight [N, C / groups * taps]`: float32[B, R, N]."""
+        groups = self.site.groups
+        if groups == 1:
+            return np.asarray(x @ weight.T)
+        parts = np.split(x, groups, axis=-1)
+        rows = np.split(weight, groups, axis=0)
+        return np.concatenate([a @ b.T for a, b in zip(parts, rows, strict=True)], axis=-1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Sites that share an input: channel vectors `rows` float32[B, R, C], and true extremes.
+
+    `low` and `high`: float32[B, C]. `segments`: channels of the input segments that the graph
+    shows; one number when there are none.
+    """
+
+    tensor: str
+    members: tuple[Member, ...]
+    rows: Float
+    low: Float
+    high: Float
+    segments: tuple[int, ...]
+    edges: tuple[float, ...]
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return int(self.rows.shape[-1])
+
+    @property
+    def admits_row_factors(self) -> bool:
+        """Whether every row of every member's product sees one row of the input."""
+        return all(member.taps == 1 for member in self.members)
+
+    @property
+    def admits_split(self) -> bool:
+        """Whether the contraction may be cut between segments."""
+        return len(self.segments) > 1 and all(m.site.groups == 1 for m in self.members)
+
+
+def grouped(facts: GraphFacts) -> dict[str, list[LinearSite]]:
+    """Sites by the tensor that they read, in graph order."""
+    found: dict[str, list[LinearSite]] = {}
+    for site in facts.sites:
+        found.setdefault(site.activation, []).append(site)
+    return found
+
+
+def input_segments(facts: GraphFacts, sites: Sequence[LinearSite]) -> tuple[int, ...]:
+    """Channels of the input segments that all of `sites` show alike; else one segment."""
+    wanted = {site.name for site in sites}
+    sizes = {
+        entry.sizes
+        for entry in facts.segments
+        if entry.site in wanted
+        and entry.side == "input"
+        and entry.pattern in ("concat", "stack")
+        and not entry.trivial
+        and len(entry.sizes) <= _MOST_SEGMENTS
+    }
+    (whole,) = {site.in_features for site in sites}
+    if len(sizes) != 1:
+        return (whole,)
+    (found,) = sizes
+    return found if sum(found) == whole else (whole,)
+
+
+def make_group(
+    tensor: str,
+    sites: Sequence[LinearSite],
+    facts: GraphFacts,
+    calibration: Calibration,
+    weights: Weights,
+    gains: Mapping[str, Double],
+) -> Group:
+    """Read what calibration and checkpoint hold about the sites.
+
+    Raises:
+        SegQuantError: a site was not calibrated.
+    """
+    seen = _stats(tensor, sites[0], calibration)
+    members = tuple(_member(site, seen, calibration, weights, gains) for site in sites)
+    return Group(
+        tensor=tensor,
+        members=members,
+        rows=seen.rows,
+        low=seen.minimum,
+        high=seen.maximum,
+        segments=input_segments(facts, sites),
+        edges=calibration.bin_edges,
+    )
+
+
+def _member(
+    site: LinearSite,
+    seen: ActivationStats,
+    calibration: Calibration,
+    weights: Weights,
+    gains: Mapping[str, Double],
+) -> Member:
+    output = _stats(site.output, site, calibration)
+    rows = calibration.patches.get(site.name, seen.rows) if site.kernel else seen.rows
+    weight = as_rows(weights.read_float32(site.weight), site.weight_layout)
+    gain = gains.get(site.name)
+    if gain is None or gain.shape != (len(seen.rows), site.out_features):
+        gain = uniform_gains(output)
+    return Member(
+        site=site,
+        rows=rows,
+        weight=weight,
+        bias=weights.read_float32(site.bias) if site.bias is not None else None,
+        gains=gain,
+        output=output,
+    )
+
+
+def uniform_gains(output: ActivationStats) -> Double:
+    """Every site's noise-to-signal ratio counts alike: float64[B, N]."""
+    energy = np.square(output.rows, dtype=np.float64).sum(axis=2).mean(axis=1)
+    channels = output.rows.shape[2]
+    return np.repeat(1.0 / np.maximum(energy, 1e-30)[:, None], channels, axis=1)
+
+
+def _stats(tensor: str, site: LinearSite, calibration: Calibration) -> ActivationStats:
+    stats = calibration.tensors.get(tensor)
+    if stats is None:
+        raise SegQuantError(
+            f"site '{site.name}' reads or writes '{tensor}', which calibration.safetensors lacks",
+            hint="run 'segquant-trt calibrate' again",
+        )
+    return stats
