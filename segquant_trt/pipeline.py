@@ -7,6 +7,7 @@ with the same command and ends in the same bytes.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,14 @@ from segquant_trt.records.codec import to_plain, write_record
 from segquant_trt.records.files import atomic_write_json, sha256_file
 from segquant_trt.records.options import CompileOptions
 from segquant_trt.records.progress import Progress, Silent
+from segquant_trt.records.remembered import REMEMBERED, recall, remember
 from segquant_trt.records.run_folder import RunFolder
 from segquant_trt.records.stage import CompileResult, Stage, Work, settle
 
 if TYPE_CHECKING:
     from segquant_trt.models.loop import DenoisingLoop
 
-_SAMPLING = ("prompts", "steps", "guidance_scale", "height", "width", "scheduler", "seed")
+_SAMPLING = ("steps", "guidance_scale", "height", "width", "scheduler", "seed")
 _STEPS = 20
 _ZOO_GUIDANCE = 3.5
 _HELD_OUT = 1_000_000  # verification seeds begin here, far from calibration's
@@ -215,6 +217,7 @@ STAGES: tuple[Stage, ...] = (
         options=(*_SAMPLING, "num_samples", "device", "dtype"),
         body=_calibrate,
         identity=identity.of_calibration,
+        further=("prompts", "inputs", "threads"),
     ),
     Stage(name="analyze", inputs=_EXPORTED, outputs=("facts.yaml",), options=(), body=_analyze),
     Stage(
@@ -247,6 +250,7 @@ STAGES: tuple[Stage, ...] = (
         options=(*_SAMPLING, "num_samples", "device", "dtype", "full"),
         body=_verify,
         identity=identity.of_verification,
+        further=("prompts", "inputs", "verify_inputs", "threads"),
     ),
     Stage(
         name="bench",
@@ -280,19 +284,28 @@ def compile_model(options: CompileOptions, *, progress: Progress | None = None) 
     Raises:
         SegQuantError: whatever keeps a stage from finishing.
     """
-    return _run(STAGES, options, progress or Silent(), forced=options.force)
+    return _run(STAGES, options, progress or Silent(), told=REMEMBERED)
 
 
 def run_stage(
-    stage: str, options: CompileOptions, *, progress: Progress | None = None
+    stage: str,
+    options: CompileOptions,
+    *,
+    progress: Progress | None = None,
+    given: Collection[str] | None = None,
 ) -> CompileResult:
     """Run one stage; the stages before it must have run.
+
+    With `given`, options that it does not name are those that the folder was told before.
 
     Raises:
         SegQuantError: an input is missing, or whatever keeps the stage from finishing.
     """
     row = next(row for row in STAGES if row.name == stage)
-    return _run((row,), options, progress or Silent(), forced=options.force)
+    progress = progress or Silent()
+    if given is not None:
+        options = recall(options, row.reads, given=given, progress=progress)
+    return _run((row,), options, progress, told=row.reads)
 
 
 def compile(model: Any, *, out: str | Path, **options: Any) -> CompileResult:
@@ -308,7 +321,7 @@ def compile(model: Any, *, out: str | Path, **options: Any) -> CompileResult:
 
 
 def _run(
-    rows: tuple[Stage, ...], options: CompileOptions, progress: Progress, *, forced: bool
+    rows: tuple[Stage, ...], options: CompileOptions, progress: Progress, *, told: Collection[str]
 ) -> CompileResult:
     from segquant_trt.report.summary import summarize
 
@@ -318,8 +331,9 @@ def _run(
     with run.locked():
         for row in rows:
             run.require(row.inputs, stage=row.name, producers=_PRODUCERS)
-            if settle(row, work, forced=forced):
+            if settle(row, work, forced=options.force):
                 skipped.append(row.name)
+            remember(options, told)
         if len(skipped) == len(rows):
             progress.note(f"nothing to do: {run.path} is up to date")
         return CompileResult(run=run.path, summary=summarize(run.path), skipped=tuple(skipped))

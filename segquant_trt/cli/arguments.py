@@ -146,7 +146,15 @@ full = click.option(
     "--full", is_flag=True, help="Verify on 1,000 samples instead of a quick selection."
 )
 answers = _together(as_json, debug)
-staged = _together(force, as_json, debug)
+staged = _together(
+    click.option(
+        "--forget",
+        is_flag=True,
+        help="Take defaults for what is not given, not what earlier commands were told.",
+    ),
+    force,
+    answers,
+)
 
 
 def options_from(arguments: dict[str, Any]) -> CompileOptions:

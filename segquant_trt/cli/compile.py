@@ -24,7 +24,8 @@ from segquant_trt.cli.progress import StderrProgress
 @arguments.weights
 @arguments.selection
 @arguments.full
-@arguments.staged
+@arguments.force
+@arguments.answers
 def command(as_json: bool, **given: Any) -> None:
     """Compile MODEL into a checked bundle and a report.
 

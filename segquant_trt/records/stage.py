@@ -85,8 +85,8 @@ class Stage:
     """A row of `STAGES`.
 
     `options` are the fields of CompileOptions that change the outcome; `identity` is whatever
-    else does (the checkpoint, files named by options); an `editable` output may be changed by
-    hand, and is then used as it is.
+    else does (the checkpoint, the content of files that `further` options name, or that change
+    nothing but speed); an `editable` output may be changed by hand, and is then used as it is.
     """
 
     name: str
@@ -96,6 +96,12 @@ class Stage:
     body: Callable[[Work], None]
     identity: Callable[[Work], Any] = lambda work: None
     editable: bool = False
+    further: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every option that the stage looks at."""
+        return (*self.options, *self.further)
 
 
 def settle(row: Stage, work: Work, *, forced: bool) -> bool:

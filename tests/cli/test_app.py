@@ -29,6 +29,7 @@ class Pipeline:
 
     failure: BaseException | None = None
     calls: list[tuple[Any, ...]] = field(default_factory=list)
+    given: frozenset[str] | None = None
 
     def _answer(self, *call: Any) -> Result:
         self.calls.append(call)
@@ -40,7 +41,15 @@ class Pipeline:
         progress.note("export: done")
         return self._answer("compile", options)
 
-    def run_stage(self, stage: str, options: CompileOptions, *, progress: Any) -> Result:
+    def run_stage(
+        self,
+        stage: str,
+        options: CompileOptions,
+        *,
+        progress: Any,
+        given: frozenset[str] | None,
+    ) -> Result:
+        self.given = given
         return self._answer(stage, options)
 
     def generate(self, bundle: Path, options: CompileOptions, *, progress: Any) -> Result:
@@ -115,6 +124,15 @@ STAGES = ("calibrate", "analyze", "plan", "rewrite", "build", "verify", "bench",
 def test_every_stage_has_a_command(stage: str, pipeline: Pipeline, tmp_path: Path) -> None:
     assert main([stage, str(tmp_path), "--force"]) == 0
     assert pipeline.calls == [(stage, CompileOptions(out=tmp_path, force=True))]
+
+
+def test_stages_know_which_options_were_given(pipeline: Pipeline, tmp_path: Path) -> None:
+    given = ["--target", "onnxruntime", "--keep-float", "a", "--keep-float", "b"]
+    assert main(["plan", str(tmp_path), *given]) == 0
+    assert pipeline.given == {"out", "target", "keep_float"}
+    assert main(["plan", str(tmp_path), *given, "--forget"]) == 0
+    assert pipeline.given is None
+    assert pipeline.calls[0] == pipeline.calls[1]
 
 
 def test_generate_passes_the_bundle_and_the_float_model(pipeline: Pipeline, tmp_path: Path) -> None:
