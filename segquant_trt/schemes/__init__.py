@@ -20,8 +20,11 @@ from segquant_trt.schemes import (
 from segquant_trt.schemes.coding import encoding, fake_quantize, planes
 from segquant_trt.schemes.encoding import Encoding, output_encoding
 from segquant_trt.schemes.factors import row_factor
+from segquant_trt.schemes.packing import pack_int4, unpack_int4
 from segquant_trt.schemes.ranges import ValueHistogram
+from segquant_trt.schemes.rounding import optimise_weight
 from segquant_trt.schemes.site import SiteWeight, coded_weight, segment_sqnr_db, site_output
+from segquant_trt.schemes.smoothing import divisor_for, search_divisor
 from segquant_trt.schemes.weights import QuantizedWeight, quantize_weight
 
 __all__ = [
@@ -32,14 +35,19 @@ __all__ = [
     "SiteWeight",
     "ValueHistogram",
     "coded_weight",
+    "divisor_for",
     "encoding",
     "fake_quantize",
+    "optimise_weight",
     "output_encoding",
+    "pack_int4",
     "planes",
     "quantize_weight",
     "row_factor",
+    "search_divisor",
     "segment_sqnr_db",
     "site_output",
+    "unpack_int4",
 ]
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.records import WeightPlan
-from segquant_trt.schemes.gptq import gptq, inverse_factor
+from segquant_trt.schemes.gptq import gptq, unit_factor
 from segquant_trt.schemes.gram import gram, output_energy
 from segquant_trt.schemes.weights import quantize_weight, weight_scale
 
@@ -124,14 +124,15 @@ def test_int4_gains_several_decibels_on_rows_it_has_not_seen(block: int | None) 
 
 
 @pytest.mark.parametrize("width", [1, 2, 33])
-def test_the_factor_is_the_upper_cholesky_factor_of_the_inverse(width: int) -> None:
+def test_the_factor_inverts_the_upper_cholesky_factor_of_the_inverse(width: int) -> None:
     matrix = gram(correlated(5, 90, width))
     energy = np.diagonal(matrix).copy()
-    columns = np.random.default_rng(5).permutation(width)
+    order = np.random.default_rng(5).permutation(width)
     h = matrix + 0.01 * np.diag(energy)
-    inverse = np.linalg.inv(h)[np.ix_(columns, columns)]
-    upper = np.linalg.cholesky(inverse).T
-    np.testing.assert_allclose(inverse_factor(matrix, energy, columns, 0.01), upper.T, rtol=1e-8)
+    upper = np.linalg.cholesky(np.linalg.inv(h)[np.ix_(order, order)]).T
+    r = np.linalg.inv(upper)
+    found = unit_factor(matrix, energy, order[::-1], 0.01)
+    np.testing.assert_allclose(found[::-1, ::-1], (r / np.diag(r)).T, rtol=1e-6, atol=1e-9)
 
 
 def test_dead_channels_are_rounded_to_nearest_and_disturb_nothing() -> None:

@@ -17,7 +17,7 @@ def samples(seed: int, *shape: int) -> np.ndarray:
     return (random.standard_normal(shape) * spread).astype(np.float32)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 17), (5, 7, 9), (1025, 3)])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 17), (5, 7, 9), (1025, 3), (2, 300)])
 def test_it_is_the_sum_of_outer_products(shape: tuple[int, ...]) -> None:
     x = samples(1, *shape)
     wanted = np.zeros((shape[-1], shape[-1]))
