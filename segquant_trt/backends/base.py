@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import onnx
 
 Array = npt.NDArray[np.generic]
+_NO_PRODUCT = "no coded weight in the graph"
 
 
 class Runner(Protocol):
@@ -38,6 +39,16 @@ class SiteProof:
 
     integer: bool
     kernel: str
+
+
+def proof_of(kernels: Sequence[str | None], is_integer: Callable[[str], bool]) -> SiteProof:
+    """The proof of a site from what executes each of its products; None: nothing does.
+
+    All of them must be integer kernels.
+    """
+    found = [kernel or "absent from what the runtime executes" for kernel in kernels]
+    integer = bool(kernels) and all(kernel is not None and is_integer(kernel) for kernel in kernels)
+    return SiteProof(integer=integer, kernel=", ".join(dict.fromkeys(found)) or _NO_PRODUCT)
 
 
 class Backend(Protocol):

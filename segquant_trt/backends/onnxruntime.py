@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segquant_trt.backends.base import Array, Runner, SiteProof
+from segquant_trt.backends.base import Array, Runner, SiteProof, proof_of
 from segquant_trt.backends.placement import Placement
+from segquant_trt.backends.widening import widen_int4
 from segquant_trt.errors import MissingDependencyError, SegQuantError
 from segquant_trt.graph.bigfile import load_graph
-from segquant_trt.graph.qdq import weight_codes_behind
-from segquant_trt.graph.wiring import Wiring, node_name
+from segquant_trt.graph.payload import point_to
+from segquant_trt.graph.qdq import coded_products, site_of
+from segquant_trt.graph.wiring import Wiring
 from segquant_trt.records import Target, TensorSpec
 
 if TYPE_CHECKING:
@@ -74,8 +76,7 @@ class OnnxRuntime:
         Raises:
             SegQuantError: the runtime refuses the graph.
         """
-        options = _options(model_path.parent, threads)
-        return _Session(_session(model_path.read_bytes(), options, str(model_path)))
+        return _Session(_rewritten(model_path, _options(model_path.parent, threads)))
 
     def integer_sites(
         self, model_path: Path, sites: Sequence[str], *, example: Mapping[str, Array]
@@ -88,7 +89,7 @@ class OnnxRuntime:
             for key, value in (("file_name", "optimised.data"), ("min_size_in_bytes", "1024")):
                 entry = f"session.optimized_model_external_initializers_{key}"
                 options.add_session_config_entry(entry, value)
-            _session(model_path.read_bytes(), options, str(model_path))
+            _rewritten(model_path, options)
             return _proofs(model_path, optimised, sites)
 
     def versions(self) -> dict[str, str]:
@@ -152,6 +153,21 @@ class _Session:
         return dict(zip(names, found, strict=True))
 
 
+def _rewritten(model_path: Path, options: Any) -> Any:
+    model = load_graph(model_path)
+    widened = widen_int4(model, model_path.parent)
+    if not widened:
+        return _session(model_path.read_bytes(), options, str(model_path))
+    for tensor in model.graph.initializer:
+        if tensor.name in widened:
+            # The place is never read: the values are handed over below.
+            point_to(tensor, "widened", offset=0, length=widened[tensor.name].nbytes)
+    value_of = _module().OrtValue.ortvalue_from_numpy
+    values = [value_of(array) for array in widened.values()]
+    options.add_external_initializers(list(widened), values)
+    return _session(model.SerializeToString(), options, str(model_path))
+
+
 def _options(folder: Path, threads: int | None) -> Any:
     options = _module().SessionOptions()
     options.log_severity_level = _FATAL_ONLY
@@ -159,6 +175,8 @@ def _options(folder: Path, threads: int | None) -> Any:
     options.use_deterministic_compute = True
     for key, value in (
         ("session.x64quantprecision", "1"),
+        # Weights of four bits against float activations: 4 would quantise the activations too.
+        ("session.qdq_matmulnbits_accuracy_level", "1"),
         ("session.model_external_initializers_file_folder_path", str(folder)),
     ):
         options.add_session_config_entry(key, value)
@@ -181,23 +199,21 @@ def _first_line(error: Exception) -> str:
 
 
 def _proofs(emitted: Path, optimised: Path, sites: Sequence[str]) -> dict[str, SiteProof]:
-    """Follow every site's weight codes, which no other site has, into the optimised graph."""
+    """Follow every product's weight codes, which no other has, into the optimised graph."""
     before = Wiring(load_graph(emitted).graph)
-    codes = {
-        weight_codes_behind(node.input[1], before): node_name(node)
-        for node in before.nodes
-        if node.op_type in ("MatMul", "Gemm", "Conv")
-    }
+    owners = {codes: site_of(node) for node, codes in coded_products(before)}
     after = Wiring(load_graph(optimised).graph)
-    found: dict[str, SiteProof] = {}
+    kernels: dict[str, str] = {}
     for node in after.nodes:
         for tensor in node.input:
-            site = codes.get(tensor.removesuffix(_MOVED_TO_UINT8))
-            if site is not None:
-                kernel = _reader(node, after)
-                found[site] = SiteProof(integer=kernel in _INTEGER_OPS, kernel=kernel)
-    missing = SiteProof(integer=False, kernel="not in the optimised graph")
-    return {site: found.get(site, missing) for site in sites}
+            codes = tensor.removesuffix(_MOVED_TO_UINT8)
+            if codes in owners:
+                kernels[codes] = _reader(node, after)
+    products: dict[str, list[str | None]] = {site: [] for site in sites}
+    for codes, site in owners.items():
+        if site in products:
+            products[site].append(kernels.get(codes))
+    return {site: proof_of(found, _INTEGER_OPS.__contains__) for site, found in products.items()}
 
 
 def _reader(node: NodeProto, wiring: Wiring) -> str:

@@ -6,19 +6,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segquant_trt.backends.base import Array, Runner, SiteProof
+from segquant_trt.backends.base import Array, Runner, SiteProof, proof_of
 from segquant_trt.backends.openvino.probe import exact_way, prepared
 from segquant_trt.backends.openvino.session import Session, compile_graph, core, float_session
 from segquant_trt.backends.openvino.split import HALF
 from segquant_trt.backends.placement import Placement
+from segquant_trt.backends.widening import widen_int4
 from segquant_trt.graph.bigfile import load_graph
-from segquant_trt.graph.wiring import node_name
+from segquant_trt.graph.qdq import coded_products, site_of
+from segquant_trt.graph.wiring import Wiring, node_name
 from segquant_trt.records import Target
 
 if TYPE_CHECKING:
     import onnx
 
 _LAYERS = frozenset({"FullyConnected", "MatMul", "Convolution"})
+# What OpenVINO, and `split`, append to a product's name, from the outside in.
+_SUFFIXES = (
+    "/DequantizationMultiply", "/DequantizationSubtract", "/WithoutBiases", "_original", HALF,
+)  # fmt: skip
 
 
 class OpenVino:
@@ -63,17 +69,23 @@ class OpenVino:
         """Look every site up in the runtime model, which lists the kernels that were chosen."""
         session = _open(model_path, 1)
         session.run(example)
-        renamed = _renamed(load_graph(model_path))
+        emitted = load_graph(model_path)
+        renamed = _renamed(emitted)
         kernels: dict[str, list[str]] = {}
         for node in session.compiled.get_runtime_model().get_ordered_ops():
             info = {key: _text(value) for key, value in node.get_rt_info().items()}
             if info.get("layerType") in _LAYERS:
                 for name in info.get("originalLayersNames", "").split(","):
-                    own = name.removesuffix("/WithoutBiases").removesuffix("_original")
-                    own = own.removesuffix(HALF)
-                    site = renamed.get(own, own)
-                    kernels.setdefault(site, []).append(info.get("primitiveType", "unknown"))
-        return {site: _proof(kernels.get(site, [])) for site in sites}
+                    own = name
+                    for suffix in _SUFFIXES:
+                        own = own.removesuffix(suffix)
+                    product = renamed.get(own, own)
+                    kernels.setdefault(product, []).append(info.get("primitiveType", "unknown"))
+        products: dict[str, list[str | None]] = {site: [] for site in sites}
+        for node, _ in coded_products(Wiring(emitted.graph)):
+            if site_of(node) in products:
+                products[site_of(node)] += kernels.get(node_name(node), [None])
+        return {site: proof_of(found, _is_integer) for site, found in products.items()}
 
     def versions(self) -> dict[str, str]:
         """Version of OpenVINO."""
@@ -96,15 +108,16 @@ def _renamed(model: onnx.ModelProto) -> dict[str, str]:
 
 def _open(model_path: Path, threads: int | None) -> Session:
     folder = model_path.parent
-    graph, arrays = prepared(load_graph(model_path), folder, exact_way())
+    model = load_graph(model_path)
+    widened = widen_int4(model, folder)
+    graph, arrays = prepared(model, folder, exact_way(), widened)
     return Session(compile_graph(graph, folder, arrays, threads=threads))
 
 
-def _proof(kernels: Sequence[str]) -> SiteProof:
+def _is_integer(kernel: str) -> bool:
     # A float kernel on compressed weights reports int8 as its precision; only the kernel's
     # name tells what it multiplies.
-    integer = bool(kernels) and all(kernel.lower().endswith("_i8") for kernel in kernels)
-    return SiteProof(integer=integer, kernel=", ".join(kernels) or "not in the runtime model")
+    return kernel.lower().endswith("_i8")
 
 
 def _text(value: Any) -> str:

@@ -16,7 +16,9 @@ codes (`padding`) does without it. Whatever the cause, a way is used only if its
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -41,6 +43,7 @@ _CONVOLUTIONS = (
 _LINEARS = ((64, 64), (128, 32))
 _SIDE = 12
 _FLOAT32_ROUNDING = 1e-6
+_NONE: Mapping[str, Array] = MappingProxyType({})
 _ZERO = 128
 
 
@@ -64,11 +67,17 @@ def exact_way() -> Way:
 
 
 def prepared(
-    model: onnx.ModelProto, folder: Path, way: Way
+    model: onnx.ModelProto, folder: Path, way: Way, given: Mapping[str, Array] = _NONE
 ) -> tuple[onnx.ModelProto, dict[str, Array]]:
-    """The graph as `way` wants it, and the initializers that replace its own."""
+    """The graph as `way` wants it, and the initializers that replace its own.
+
+    `given`: values of initializers that the graph itself does not hold.
+    """
     graph = pad_explicitly(model) if "padded" in way else model
-    return split_weights(graph, folder) if "split" in way else (graph, {})
+    if "split" not in way:
+        return graph, dict(given)
+    halved, arrays = split_weights(graph, folder, given)
+    return halved, {**given, **arrays}
 
 
 def _right(found: Array, wanted: Array) -> bool:

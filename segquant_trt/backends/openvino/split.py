@@ -7,6 +7,7 @@ the price of a second product.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,20 @@ from onnx import NodeProto, helper
 from segquant_trt.backends.base import Array
 from segquant_trt.graph.bigfile import Weights
 from segquant_trt.graph.names import FreshNames
-from segquant_trt.graph.qdq import weight_codes_behind
+from segquant_trt.graph.qdq import codes_behind, weight_codes_behind
 from segquant_trt.graph.wiring import Wiring, node_name
 
 HALF = "/half"
+_EXACT = 64
 
 
-def split_weights(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
-    """A copy of the graph in which every quantised site is the sum of two, and the halves' data."""
+def split_weights(
+    model: onnx.ModelProto, folder: Path, given: Mapping[str, Array]
+) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """A copy of the graph in which every quantised site is the sum of two, and the halves' data.
+
+    Weights that are within -64..64 anyway stay whole. `given`: values that the graph lacks.
+    """
     wiring = Wiring(model.graph)
     weights = Weights(model, folder)
     names = FreshNames(model.graph)
@@ -33,10 +40,13 @@ def split_weights(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto
     arrays: dict[str, Array] = {}
     for node in model.graph.node:
         codes = _codes(node, wiring)
-        if codes is None:
+        stored = None if codes is None else given.get(codes)
+        if codes is not None and stored is None:
+            stored = weights.read(codes)
+        whole = np.zeros(0, np.int16) if stored is None else stored.astype(np.int16)
+        if codes is None or np.abs(whole).max(initial=0) <= _EXACT:
             copy.graph.node.append(node)
             continue
-        whole = weights.read(codes).astype(np.int16)
         half = names.fresh(f"{codes}{HALF}")
         arrays[codes] = (whole >> 1).astype(np.int8)
         arrays[half] = (whole - (whole >> 1)).astype(np.int8)
@@ -49,7 +59,8 @@ def split_weights(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto
 
 
 def _codes(node: NodeProto, wiring: Wiring) -> str | None:
-    if node.op_type not in ("MatMul", "Conv"):
+    """The weight's codes where the activation has codes too."""
+    if node.op_type not in ("MatMul", "Conv") or codes_behind(node.input[0], wiring) is None:
         return None
     return weight_codes_behind(node.input[1], wiring)
 
