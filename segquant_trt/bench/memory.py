@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from segquant_trt.errors import SegQuantError
-from segquant_trt.records.child import die_with_parent
+from segquant_trt.records.child import child_environment, die_with_parent
 
 
 def peak_memory_bytes(target: str, model: Path, folder: Path, inputs: Path) -> int:
@@ -28,6 +28,7 @@ def peak_memory_bytes(target: str, model: Path, folder: Path, inputs: Path) -> i
     done = subprocess.run(
         [sys.executable, "-m", "segquant_trt.bench.memory", *arguments],
         capture_output=True,
+        env=child_environment(),
         text=True,
         check=False,
     )

@@ -7,13 +7,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 from typing import IO, Any
 
-import segquant_trt
 from segquant_trt.errors import SegQuantError
 from segquant_trt.export.job import Job, OnProgress
 from segquant_trt.records import Validation
+from segquant_trt.records.child import child_environment
 from segquant_trt.records.codec import from_plain
 
 _SHOWN_LINES = 12
@@ -38,7 +37,7 @@ def run_in_process(job: Job, on_progress: OnProgress) -> Validation:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=noise,
-            env=_environment(),
+            env=child_environment(),
             text=True,
         )
         try:
@@ -46,13 +45,6 @@ def run_in_process(job: Job, on_progress: OnProgress) -> Validation:
         finally:
             process.kill()
             process.wait()
-
-
-def _environment() -> dict[str, str]:
-    """The package must be importable there even where it is not installed."""
-    root = str(Path(segquant_trt.__file__).resolve().parent.parent)
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _converse(

@@ -1,4 +1,4 @@
-"""Child processes that die with their parent, even when the parent is killed."""
+"""Child processes: they find this package, and die with their parent even when it is killed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,18 @@ import ctypes
 import os
 import signal
 import sys
+from pathlib import Path
+
+import segquant_trt
 
 _PR_SET_PDEATHSIG = 1
+
+
+def child_environment() -> dict[str, str]:
+    """This process's environment, in which the package can be imported though not installed."""
+    root = str(Path(segquant_trt.__file__).resolve().parent.parent)
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def die_with_parent(parent_pid: int) -> None:

@@ -29,6 +29,14 @@ class Column:
     unit: Unit = "text"
 
 
+def columns(*names: str | tuple[str, Unit]) -> tuple[Column, ...]:
+    """Columns by name, of text unless a unit is given with it."""
+    return tuple(
+        Column(name=name) if isinstance(name, str) else Column(name=name[0], unit=name[1])
+        for name in names
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
     """Rows of cells under columns."""

@@ -18,7 +18,7 @@ from segquant_trt.records import (
     QuantPlan,
     TensorSpec,
 )
-from segquant_trt.report.description import Cell, Column, Description, Property, Table
+from segquant_trt.report.description import Cell, Column, Description, Property, Table, columns
 
 Record: TypeAlias = (
     ModelSpec | CheckpointLocation | GraphFacts | QuantPlan | Manifest | Quality | Benchmark
@@ -89,9 +89,8 @@ def _model(spec: ModelSpec, name: str) -> Description:
             _tensors((*spec.inputs, spec.output)),
             Table(
                 title="dynamic axes",
-                columns=(
-                    Column(name="axis"),
-                    *(Column(name=n, unit="count") for n in ("min", "typical", "max", "multiple")),
+                columns=columns(
+                    "axis", *((n, "count") for n in ("min", "typical", "max", "multiple"))
                 ),
                 rows=tuple(
                     (axis.name, axis.minimum, axis.typical, axis.maximum, axis.multiple)
@@ -162,13 +161,7 @@ def _plan(plan: QuantPlan, name: str) -> Description:
             _counts("treatments", "treatment", (site.treatment.label for site in plan.sites)),
             Table(
                 title="sites",
-                columns=(
-                    Column(name="site"),
-                    Column(name="module"),
-                    Column(name="treatment"),
-                    Column(name="MACs", unit="share"),
-                    Column(name="why"),
-                ),
+                columns=columns("site", "module", "treatment", ("MACs", "share"), "why"),
                 rows=tuple(rows),
             ),
         ),
@@ -199,18 +192,12 @@ def _quality(quality: Quality, name: str) -> Description:
         tables=(
             Table(
                 title="steps",
-                columns=tuple(
-                    Column(name=n, unit="number") for n in ("timestep", "SQNR, dB", "float16, dB")
-                ),
+                columns=columns(*((n, "number") for n in ("timestep", "SQNR, dB", "float16, dB"))),
                 rows=tuple((s.timestep, s.sqnr_db, s.sqnr_db_float16) for s in quality.steps),
             ),
             Table(
                 title="sites by cost",
-                columns=(
-                    Column(name="site"),
-                    Column(name="module"),
-                    Column(name="SQNR alone, dB", unit="number"),
-                ),
+                columns=columns("site", "module", ("SQNR alone, dB", "number")),
                 rows=tuple(
                     (error.site, error.module, error.sqnr_db)
                     for error in sorted(quality.site_errors, key=lambda error: error.sqnr_db)
@@ -233,11 +220,11 @@ def _benchmark(benchmark: Benchmark, name: str) -> Description:
         tables=(
             Table(
                 title="float and quantised",
-                columns=(
-                    Column(name="model"),
-                    *(Column(name=n, unit="number") for n in ("median ms", "p90 ms", "p99 ms")),
-                    Column(name="peak memory", unit="bytes"),
-                    Column(name="size", unit="bytes"),
+                columns=columns(
+                    "model",
+                    *((n, "number") for n in ("median ms", "p90 ms", "p99 ms")),
+                    ("peak memory", "bytes"),
+                    ("size", "bytes"),
                 ),
                 rows=tuple(
                     (label, figure.median_ms, figure.p90_ms, figure.p99_ms, peak, stored)
@@ -266,7 +253,7 @@ def _benchmark(benchmark: Benchmark, name: str) -> Description:
 def _tensors(tensors: Iterable[TensorSpec]) -> Table:
     return Table(
         title="inputs and output",
-        columns=(Column(name="name"), Column(name="type"), Column(name="shape")),
+        columns=columns("name", "type", "shape"),
         rows=tuple(
             (tensor.name, tensor.dtype, f"[{', '.join(map(str, tensor.shape))}]")
             for tensor in tensors
@@ -277,7 +264,7 @@ def _tensors(tensors: Iterable[TensorSpec]) -> Table:
 def _pairs(title: str, key: str, value: str, pairs: dict[str, str]) -> Table:
     return Table(
         title=title,
-        columns=(Column(name=key), Column(name=value)),
+        columns=columns(key, value),
         rows=tuple(sorted(pairs.items())),
     )
 
@@ -285,6 +272,6 @@ def _pairs(title: str, key: str, value: str, pairs: dict[str, str]) -> Table:
 def _counts(title: str, name: str, values: Iterable[str]) -> Table:
     return Table(
         title=title,
-        columns=(Column(name=name), Column(name="sites", unit="count")),
+        columns=columns(name, ("sites", "count")),
         rows=tuple(Counter(values).most_common()),
     )

@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 
 from segquant_trt.backends.denoise import float_denoise
 from segquant_trt.graph.bigfile import Weights
+from segquant_trt.graph.weight_layout import as_rows, from_rows
 from segquant_trt.graph.wiring import node_name
 from segquant_trt.models.loop import Array, Float32
 from segquant_trt.records import GraphFacts, LinearSite, QuantPlan, SiteError, SitePlan
@@ -75,8 +76,9 @@ def with_one_site(
     coded = encoding(plan.treatment.segments[0].activation, site=site.name)
     assert coded is not None
     assert plan.treatment.weight is not None
-    rows, restore = _as_rows(weights.read_float32(site.weight), site)
-    decoded = restore(quantize_weight(rows, plan.treatment.weight).dequantize())
+    rows = as_rows(weights.read_float32(site.weight), site.weight_layout)
+    codes = quantize_weight(rows, plan.treatment.weight)
+    decoded = from_rows(codes.dequantize(), site.weight_layout, weights.shape(site.weight))
     if node.op_type != "Conv":
         transposed = node.op_type == "Gemm" and any(
             attribute.name == "transB" and attribute.i for attribute in node.attribute
@@ -98,11 +100,3 @@ def with_one_site(
     for added in reversed(pair):
         graph.node.insert(position, added)
     return copy
-
-
-def _as_rows(weight: Float32, site: LinearSite) -> tuple[Float32, Callable[[Float32], Float32]]:
-    """The stored weight as float32[N, K], and the way back to its stored layout."""
-    if site.weight_layout == "KN":
-        return np.ascontiguousarray(weight.T), lambda rows: rows.T
-    shape = weight.shape
-    return weight.reshape(shape[0], -1), lambda rows: rows.reshape(shape)
