@@ -43,7 +43,8 @@ class Labels:
     """What the source of a family says about its linears and convolutions.
 
     `linears` and `convolutions` count torch modules; `unused` are those that no output reads;
-    `functional` maps a module that computes with its children's weights to these children.
+    `functional` maps a module that computes with its children's weights to these children;
+    `called_twice` may be two sites or, after a common-subexpression pass, one.
     `ordinary` are the modules about which there is nothing to say.
     """
 
@@ -58,6 +59,7 @@ class Labels:
     prompt_and_timestep: frozenset[str]
     ordinary: frozenset[str]
     unused: frozenset[str]
+    called_twice: frozenset[str]
     functional: dict[str, tuple[str, ...]]
 
     @property
@@ -107,9 +109,8 @@ def expand(pattern: str) -> list[str]:
 
 
 def _module_sets(raw: dict[str, Any]) -> dict[str, frozenset[str]]:
-    raw.setdefault("unused", [])
     sets = {}
-    for key, patterns in raw.items():
+    for key, patterns in ({"unused": [], "called_twice": []} | raw).items():
         names = [name for pattern in patterns for name in expand(pattern)]
         twice = {name for name in names if names.count(name) > 1}
         assert not twice, f"{key}: {sorted(twice)} named twice"
