@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import onnx
 from onnx import NodeProto, TensorProto, numpy_helper
@@ -66,6 +66,15 @@ def read_tensors(node: NodeProto) -> Iterable[str]:
 def subgraphs(found: onnx.AttributeProto) -> Sequence[onnx.GraphProto]:
     """The graphs that an attribute holds."""
     return [found.g] if found.HasField("g") else list(found.graphs)
+
+
+def with_inner_nodes(node: NodeProto) -> Iterator[NodeProto]:
+    """The node, and all nodes of its subgraphs."""
+    yield node
+    for found in node.attribute:
+        for graph in subgraphs(found):
+            for inner in graph.node:
+                yield from with_inner_nodes(inner)
 
 
 def node_name(node: NodeProto) -> str:
