@@ -186,13 +186,20 @@ def shifted_bounds(seen: ValueHistogram, method: RangeMethod) -> tuple[float, fl
         return max(low, min(below, 0.0)), min(high, max(above, 0.0))
     best_low, best_high = low, high
     for _ in range(_ROUNDS):
-        best_low = low * best_shrink(
-            lambda r, fixed=best_high: squared_errors(seen, low * r, fixed + 0.0 * r, steps=255)
-        )
-        best_high = high * best_shrink(
-            lambda r, fixed=best_low: squared_errors(seen, fixed + 0.0 * r, high * r, steps=255)
-        )
+        before = best_low, best_high
+        best_low = low * _best_low(seen, low, best_high)
+        best_high = high * _best_high(seen, best_low, high)
+        if (best_low, best_high) == before:
+            break
     return best_low, best_high
+
+
+def _best_low(seen: ValueHistogram, low: float, high: float) -> float:
+    return best_shrink(lambda r: squared_errors(seen, low * r, np.full_like(r, high), steps=255))
+
+
+def _best_high(seen: ValueHistogram, low: float, high: float) -> float:
+    return best_shrink(lambda r: squared_errors(seen, np.full_like(r, low), high * r, steps=255))
 
 
 def best_shrink(errors: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]) -> float:

@@ -19,7 +19,7 @@ from segquant_trt.schemes.ranges import (
     best_shrink,
     float32_scale,
     one_polarity,
-    squared_error,
+    squared_errors,
     symmetric_bound,
 )
 from segquant_trt.schemes.sign_magnitude import LARGEST, magnitudes
@@ -36,11 +36,12 @@ def fit(seen: ValueHistogram, method: RangeMethod) -> SparseDual:
     Raises:
         SegQuantError: the range is not finite.
     """
-    below = one_polarity(seen, "negative")
+    above, below = one_polarity(seen, "positive"), one_polarity(seen, "negative")
     power = float(np.sum(below.counts * below.centres() ** 2))
     schemes = [fit_ratio(seen, method, ratio) for ratio in RATIOS]
     errors = [
-        _error(seen, scheme.scale, scheme.ratio) + power * _rounding(scheme.ratio)
+        _errors(above, below, np.array([scheme.scale]), scheme.ratio)[0]
+        + power * _rounding(scheme.ratio)
         for scheme in schemes
     ]
     return schemes[int(np.argmin(errors))]
@@ -54,12 +55,13 @@ def fit_ratio(seen: ValueHistogram, method: RangeMethod, ratio: int) -> SparseDu
     """
     # The search by squared error shrinks both polarities at once, from the full range.
     wanted: RangeMethod = "amax" if method == "mse" else method
-    positive = symmetric_bound(one_polarity(seen, "positive"), wanted, codes=LARGEST)
-    negative = symmetric_bound(one_polarity(seen, "negative"), wanted, codes=LARGEST)
+    above, below = one_polarity(seen, "positive"), one_polarity(seen, "negative")
+    positive = symmetric_bound(above, wanted, codes=LARGEST)
+    negative = symmetric_bound(below, wanted, codes=LARGEST)
     scale = max(positive, negative * ratio) / LARGEST
     if method == "mse" and scale > 0.0:
         widest = scale
-        scale *= best_shrink(lambda r: np.array([_error(seen, widest * f, ratio) for f in r]))
+        scale *= best_shrink(lambda r: _errors(above, below, widest * r, ratio))
     return SparseDual(scale=float32_scale(scale), ratio=ratio)
 
 
@@ -125,11 +127,13 @@ def divided_codes(codes: npt.NDArray[np.int8], ratio: int) -> npt.NDArray[np.int
     return divided
 
 
-def _error(seen: ValueHistogram, scale: float, ratio: int) -> float:
-    reach = scale * LARGEST
-    above = squared_error(one_polarity(seen, "positive"), 0.0, reach, steps=LARGEST)
-    below = squared_error(one_polarity(seen, "negative"), -reach / ratio, 0.0, steps=LARGEST)
-    return above + below
+def _errors(
+    above: ValueHistogram, below: ValueHistogram, scales: npt.NDArray[np.float64], ratio: int
+) -> npt.NDArray[np.float64]:
+    """Squared error of both polarities at each of `scales`, float64[A]."""
+    reach, zero = scales * LARGEST, np.zeros_like(scales)
+    positive = squared_errors(above, zero, reach, steps=LARGEST)
+    return positive + squared_errors(below, -reach / ratio, zero, steps=LARGEST)
 
 
 def _rounding(ratio: int) -> float:

@@ -32,7 +32,7 @@ KINDS: dict[str, Callable[[Float], Float]] = {
     "one_outlier": with_outliers,
     "zeros": np.zeros_like,
     "minute": lambda x: x * 1e-37,
-    "vast": lambda x: x * 1e36,
+    "vast": lambda x: x * 1e33,
 }
 WIDTHS = (1, 17, 1025)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -116,6 +118,15 @@ def test_searched_bounds_are_near_the_best_of_a_fine_grid(kind: str) -> None:
     found = error(symmetric_bound(ValueHistogram.of(x), "mse"))
     grid = np.abs(x).max() * np.linspace(0.003, 1.0, 600)
     assert found <= 1.02 * min(error(bound) for bound in grid)
+
+
+def test_a_rare_outlier_is_clipped_to_a_small_part_of_its_range() -> None:
+    """Counts as of a whole calibration: of a hundred million values one is 40 deviations out."""
+    seen = ValueHistogram.of(rows_of("normal", 8, (400, 1025)), high=40.0)
+    counts = 250 * seen.counts
+    counts[-int(1024 * (1 - 40 / 64))] += 1
+    found = symmetric_bound(replace(seen, counts=counts), "mse", codes=7)
+    assert 2.0 < found < 4.5
 
 
 def test_narrow_polarity_is_searched_below_the_width_of_a_bin() -> None:
