@@ -1,8 +1,7 @@
 """Which sites cost most: the denoiser's output with one site quantised at a time.
 
-One site's fake quantisation is written into the float graph (QuantizeLinear and DequantizeLinear
-before its input, its weight replaced by what the codes decode to), so that the figure is the same
-whatever runtime the bundle is for.
+One site's treatment is written into the float graph, its weights replaced by what the codes decode
+to, so that the figure is the same whatever runtime the bundle is for.
 """
 
 from __future__ import annotations
@@ -10,19 +9,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from segquant_trt.backends.denoise import float_denoise
+from segquant_trt.backends.emission import (
+    Arrays,
+    Builder,
+    SiteEmitter,
+    Structure,
+    float_tensor,
+    site_codes,
+    stored_weight,
+)
+from segquant_trt.backends.placement import LITERAL
 from segquant_trt.graph.bigfile import Weights
-from segquant_trt.graph.weight_layout import as_rows, from_rows
+from segquant_trt.graph.names import FreshNames
 from segquant_trt.graph.wiring import node_name
 from segquant_trt.models.loop import Array, Float32
 from segquant_trt.records import GraphFacts, LinearSite, QuantPlan, SiteError, SitePlan
-from segquant_trt.schemes import encoding, quantize_weight
 from segquant_trt.verify.figures import sqnr_db
+
+_NO_ARRAYS: Arrays = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +50,23 @@ def site_errors(
     plan: QuantPlan,
     batches: Sequence[Mapping[str, Array]],
     *,
+    arrays: Arrays = _NO_ARRAYS,
+    timestep: str | None = None,
     threads: int | None = None,
     on_site: Callable[[int, int], None] | None = None,
 ) -> tuple[SiteError, ...]:
-    """SQNR of the output in dB when one site alone is quantised, worst first."""
+    """SQNR of the output in dB when one site alone is quantised, worst first.
+
+    Args:
+        model: the float model.
+        plan: what is done to the sites.
+        batches: inputs of the denoiser.
+        arrays: what the plan names by key.
+        timestep: the graph input for factors per step; the facts' by default.
+        threads: of the runtime.
+        on_site: told sites done and sites in all.
+    """
+    timestep = timestep or model.facts.timestep
     weights = Weights(model.graph, model.folder)
     facts = {site.name: site for site in model.facts.sites}
 
@@ -54,7 +78,8 @@ def site_errors(
     planned = [site for site in plan.sites if not site.treatment.is_float]
     errors = []
     for index, site in enumerate(planned):
-        outputs = run(with_one_site(model.graph, weights, facts[site.site], site))
+        changed = with_one_site(model.graph, weights, facts[site.site], site, arrays, timestep)
+        outputs = run(changed)
         decibels = [sqnr_db(a, b) for a, b in zip(references, outputs, strict=True)]
         mean = float(np.mean(np.concatenate(decibels)))
         errors.append(SiteError(site=site.site, module=site.module, sqnr_db=mean))
@@ -64,39 +89,43 @@ def site_errors(
 
 
 def with_one_site(
-    model: onnx.ModelProto, weights: Weights, site: LinearSite, plan: SitePlan
+    model: onnx.ModelProto,
+    weights: Weights,
+    site: LinearSite,
+    plan: SitePlan,
+    arrays: Arrays,
+    timestep: str | None = None,
 ) -> onnx.ModelProto:
-    """A copy of the float graph with fake quantisation at `site` alone."""
+    """A copy of the float graph with fake quantisation at `site` alone.
+
+    Args:
+        model: the float graph.
+        weights: its initializers.
+        site: the site.
+        plan: what is done to it.
+        arrays: what the plan names by key.
+        timestep: the graph input for factors per step.
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    graph = copy.graph
-    position, node = next(
-        (index, node) for index, node in enumerate(graph.node) if node_name(node) == site.name
-    )
-    coded = encoding(plan.treatment.segments[0].activation, site=site.name)
-    assert coded is not None
-    assert plan.treatment.weight is not None
-    rows = as_rows(weights.read_float32(site.weight), site.weight_layout)
-    codes = quantize_weight(rows, plan.treatment.weight)
-    decoded = from_rows(codes.dequantize(), site.weight_layout, weights.shape(site.weight))
-    if node.op_type != "Conv":
-        transposed = node.op_type == "Gemm" and any(
-            attribute.name == "transB" and attribute.i for attribute in node.attribute
+    builder = Builder(FreshNames(copy.graph))
+    emitter = SiteEmitter(builder, Structure(model), LITERAL, arrays, timestep)
+    for node in model.graph.node:
+        if node_name(node) != site.name:
+            builder.nodes.append(node)
+        elif site.op == "Conv":
+            emitter.convolution(node, site, plan)
+        else:
+            emitter.linear(node, site, plan)
+    values = {tensor.name: float_tensor(tensor, weights) for tensor in emitter.floats}
+    found = site_codes(site, plan.treatment, weights, arrays)
+    for weight in emitter.weights:
+        values[weight.decoded] = stored_weight(weight, found, weights).decoded(
+            weight.channel_axis, weight.block
         )
-        decoded = decoded if (site.weight_layout == "NK") == transposed else decoded.T
-    names = [f"{site.name}/verify/{part}" for part in ("scale", "zero", "weight", "code", "value")]
-    scale, zero, weight, code, value = names
-    arrays: dict[str, Array] = {
-        scale: np.array(coded.scale, dtype=np.float32),
-        zero: np.array(coded.zero_point, dtype=np.uint8),
-        weight: np.ascontiguousarray(decoded),
-    }
-    graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in arrays.items())
-    pair = (
-        helper.make_node("QuantizeLinear", [site.activation, scale, zero], [code]),
-        helper.make_node("DequantizeLinear", [code, scale, zero], [value]),
-    )
-    node.input[0], node.input[1] = value, weight
-    for added in reversed(pair):
-        graph.node.insert(position, added)
+    nodes = [node for node in builder.nodes if node.output[0] not in values]
+    rebuilt = onnx.GraphProto(node=nodes, initializer=builder.constants)
+    rebuilt.initializer.extend(numpy_helper.from_array(a, name) for name, a in values.items())
+    del copy.graph.node[:]
+    copy.graph.MergeFrom(rebuilt)
     return copy

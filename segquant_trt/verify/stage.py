@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segquant_trt.backends.denoise import float_denoise, literal_denoise
+from segquant_trt.backends.emission import StoredArrays
 from segquant_trt.graph.bigfile import load_graph
 from segquant_trt.models.judge import open_judge
 from segquant_trt.models.loop import Array, Denoise, DenoisingLoop
@@ -135,10 +136,13 @@ def _ranked(
         folder=weights_folder,
     )
     excerpt = open_recordings(run / "excerpt.safetensors", spec)
+    plan = read_record(run / "plan.yaml", QuantPlan)
     return site_errors(
         model,
-        read_record(run / "plan.yaml", QuantPlan),
+        plan,
         list(excerpt.batches(_INPUTS_BATCH)),
+        arrays=StoredArrays(run / "scores.safetensors", plan),
+        timestep=spec.timestep,
         threads=request.threads,
         on_site=lambda done, total: on_progress("rank sites", done, total),
     )

@@ -1,6 +1,6 @@
 """Treatments as ONNX nodes: what `rewrite` puts into a graph, and `verify` into a float one."""
 
-from segquant_trt.backends.emission.arrays import Arrays, array_keys
+from segquant_trt.backends.emission.arrays import Arrays, StoredArrays, array_keys
 from segquant_trt.backends.emission.builder import Builder
 from segquant_trt.backends.emission.site import SiteEmitter
 from segquant_trt.backends.emission.stored import FloatTensor, SegLinearData, WeightCodes
@@ -19,6 +19,7 @@ __all__ = [
     "FloatTensor",
     "SegLinearData",
     "SiteEmitter",
+    "StoredArrays",
     "StoredWeight",
     "Structure",
     "WeightCodes",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from segquant_trt.errors import SegQuantError
-from segquant_trt.records import LinearSite, SitePlan
+from segquant_trt.records import LinearSite, QuantPlan, SitePlan
+from segquant_trt.records.scores import read_arrays, treatment_keys
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 Float = npt.NDArray[np.float32]
@@ -29,15 +31,40 @@ class ChannelSteps:
     zero_point: npt.NDArray[np.uint8]
 
 
+class StoredArrays(Mapping[str, npt.NDArray[np.generic]]):
+    """The arrays of `scores.safetensors` that a plan names, each read when it is asked for.
+
+    Args:
+        path: the file; it need not exist where the plan names no array.
+        plan: whose arrays are wanted.
+
+    Asking for an array raises SegQuantError when the file cannot be read or lacks it.
+    """
+
+    def __init__(self, path: Path, plan: QuantPlan) -> None:
+        self._path = path
+        self._keys = dict.fromkeys(key for site in plan.sites for key in array_keys(site))
+
+    def __getitem__(self, key: str) -> npt.NDArray[np.generic]:
+        if key not in self._keys:
+            raise KeyError(key)
+        found: npt.NDArray[np.generic] = read_arrays(self._path, [key])[key]
+        return found
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
 def array_keys(plan: SitePlan) -> tuple[str, ...]:
     """The arrays that a site's plan names."""
-    treatment = plan.treatment
-    keys = [] if treatment.smoothing is None else [treatment.smoothing.divisor]
-    if treatment.weight is not None and treatment.weight.codes is not None:
-        keys += [f"{treatment.weight.codes}.{part}" for part in ("codes", "scale")]
-    if plan.output_channels is not None:
-        keys.append(plan.output_channels)
-    return tuple(keys)
+    ranges = () if plan.output_channels is None else (plan.output_channels,)
+    return (*treatment_keys(plan.treatment), *ranges)
 
 
 def divisor_of(site: LinearSite, plan: SitePlan, arrays: Arrays) -> Float | None:

@@ -136,11 +136,9 @@ class Products:
         )
         self.weights.append(made)
         stored = [name for name in (made.codes, made.scale, made.zero_point) if name is not None]
-        assert plan.treatment.weight is not None
-        block = plan.treatment.weight.block
-        axis = made.channel_axis if block is None else 0
+        axis = made.channel_axis if made.block is None else 0
         self._builder.nodes.append(
-            dequantize_weight(tuple(stored), made.decoded, axis=axis, block=block)
+            dequantize_weight(tuple(stored), made.decoded, axis=axis, block=made.block)
         )
         return made.decoded
 

@@ -52,6 +52,11 @@ class WeightCodes:
         """The output channels' axis of the codes."""
         return 0 if self.site.op == "Conv" else 1
 
+    @property
+    def block(self) -> int | None:
+        """Input channels with one scale; None: all of them."""
+        return None if self.treatment.weight is None else self.treatment.weight.block
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FloatTensor:

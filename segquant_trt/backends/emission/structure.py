@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import onnx
@@ -10,16 +11,22 @@ from segquant_trt.graph.wiring import Wiring
 
 
 class Structure:
-    """What emission needs to know of the float graph.
+    """What emission needs to know of the float graph; looked at when it is first asked.
 
     Args:
         model: the float graph.
-        lengths: channels of tensors, where facts tell; the rest comes from shape inference.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._wiring = Wiring(model.graph)
-        self._shapes = _shapes(model)
+        self._model = model
+
+    @functools.cached_property
+    def _wiring(self) -> Wiring:
+        return Wiring(self._model.graph)
+
+    @functools.cached_property
+    def _shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        return _shapes(self._model)
 
     def segments(
         self, tensor: str, sizes: Sequence[int], *, axis: int, rank: int
