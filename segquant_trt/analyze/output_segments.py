@@ -97,6 +97,8 @@ def _divisions(subject: Subject) -> dict[str, _Division]:
     for source, found in selections(view).items():
         shape = view.shapes.of(source.tensor)
         assert shape is not None
+        if not isinstance(shape[source.axis], int):
+            continue  # output channels are counted by the weight; this axis is another
         taken = [part.value for part in found if isinstance(part, Match)]
         misses = [part for part in found if isinstance(part, Rejection)]
         place = Place(source.tensor, traced_axis(shape, source.axis))

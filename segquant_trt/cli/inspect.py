@@ -16,9 +16,10 @@ from segquant_trt.cli.output import answer
 @arguments.answers
 def command(path: Path, complete: bool, as_json: bool) -> None:
     """Show what FILE holds: a record, an ONNX graph, a bundle or a run folder."""
+    from segquant_trt.analyze import analyze
     from segquant_trt.report.inspect import describe
 
-    description = describe(path)
+    description = describe(path, analysis=analyze)
     if as_json:
         answer(description.as_dict(), as_json=True)
     else:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,8 @@ _KINDS: tuple[type[Record], ...] = (
 _HINT = "a record, an ONNX graph, a safetensors file, a bundle or a run folder can be inspected"
 
 
-def describe(path: Path) -> Description:
-    """What `path` holds.
+def describe(path: Path, *, analysis: Callable[[Path], GraphFacts] | None = None) -> Description:
+    """What `path` holds; `analysis` finds the sites and segments of an ONNX graph.
 
     Raises:
         SegQuantError: missing, unreadable, truncated, or of no known kind.
@@ -63,7 +64,7 @@ def describe(path: Path) -> Description:
         return describe_record(read_any_record(path), path.name)
     from segquant_trt.report.inspect_graph import describe_graph
 
-    return describe_graph(path)
+    return describe_graph(path, analysis)
 
 
 def read_any_record(path: Path) -> Record:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import onnx
 
+from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import external_range, load_graph
-from segquant_trt.records import CheckpointLocation
+from segquant_trt.records import CheckpointLocation, GraphFacts
 from segquant_trt.records.codec import read_record
 from segquant_trt.report.description import Cell, Column, Description, Property, Table
+from segquant_trt.report.inspect_facts import facts_properties, facts_tables
 
 _INTEGER_OPS = frozenset(
     ("MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "MatMulIntegerToFloat",
@@ -19,8 +22,15 @@ _INTEGER_OPS = frozenset(
 )  # fmt: skip
 
 
-def describe_graph(path: Path) -> Description:
+Analysis: TypeAlias = Callable[[Path], GraphFacts]
+
+
+def describe_graph(path: Path, analysis: Analysis | None = None) -> Description:
     """Opset, inputs and outputs, operators, Q/DQ pairs, initializers, external files.
+
+    Args:
+        path: the ONNX file.
+        analysis: finds sites, segments and near misses, which are then shown too.
 
     Raises:
         SegQuantError: not a readable ONNX graph, an initializer that points out of the folder, or
@@ -34,6 +44,7 @@ def describe_graph(path: Path) -> Description:
     ordered = sorted(operators, key=lambda name: (-operators[name], name))
     weight_bytes = sum(_size_bytes(tensor) for tensor in model.graph.initializer)
     files, notes = _external_files(model, _weights_folder(path))
+    facts, refused = _facts(path, analysis)
     tables = [
         _values("inputs", list(model.graph.input)),
         _values("outputs", list(model.graph.output)),
@@ -56,10 +67,22 @@ def describe_graph(path: Path) -> Description:
             *_quantization(nodes, {tensor.name for tensor in model.graph.initializer}),
             Property(name="initializers", value=len(model.graph.initializer)),
             Property(name="initializer bytes", value=weight_bytes, unit="bytes"),
+            *(facts_properties(facts) if facts else ()),
         ),
-        tables=(*tables, files) if files.rows else tuple(tables),
-        notes=notes,
-    )
+        tables=(
+            *tables, *((files,) if files.rows else ()), *(facts_tables(facts) if facts else ())
+        ),
+        notes=(*notes, *(facts.notes if facts else ()), *refused),
+    )  # fmt: skip
+
+
+def _facts(path: Path, analysis: Analysis | None) -> tuple[GraphFacts | None, tuple[str, ...]]:
+    if analysis is None:
+        return None, ()
+    try:
+        return analysis(path), ()
+    except SegQuantError as error:
+        return None, (f"not analysed: {error.what}",)
 
 
 def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:

@@ -18,7 +18,8 @@ from segquant_trt.records import (
     QuantPlan,
     TensorSpec,
 )
-from segquant_trt.report.description import Cell, Column, Description, Property, Table, columns
+from segquant_trt.report.description import Cell, Description, Property, Table, columns
+from segquant_trt.report.inspect_facts import describe_facts
 
 Record: TypeAlias = (
     ModelSpec | CheckpointLocation | GraphFacts | QuantPlan | Manifest | Quality | Benchmark
@@ -33,7 +34,7 @@ def describe_record(record: Record, name: str) -> Description:
         case CheckpointLocation():
             return _location(record, name)
         case GraphFacts():
-            return _facts(record, name)
+            return describe_facts(record, name)
         case QuantPlan():
             return _plan(record, name)
         case Manifest():
@@ -110,34 +111,6 @@ def _location(location: CheckpointLocation, name: str) -> Description:
             Property(name="pipeline", value=location.pipeline_folder),
             Property(name="files", value=len(location.inode)),
         ),
-    )
-
-
-def _facts(facts: GraphFacts, name: str) -> Description:
-    return Description(
-        kind="graph facts",
-        properties=(
-            Property(name="file", value=name),
-            Property(name="sites", value=len(facts.sites)),
-            Property(name="timestep only", value=len(facts.timestep_only)),
-            Property(name="graph sha256", value=facts.onnx_sha256),
-        ),
-        tables=(
-            _counts("roles", "role", (site.role for site in facts.sites)),
-            Table(
-                title="sites",
-                columns=(
-                    *(Column(name=n) for n in ("site", "module", "op", "role")),
-                    Column(name="in", unit="count"),
-                    Column(name="out", unit="count"),
-                ),
-                rows=tuple(
-                    (s.name, s.module, s.op, s.role, s.in_features, s.out_features)
-                    for s in facts.sites
-                ),
-            ),
-        ),
-        notes=facts.notes,
     )
 
 
