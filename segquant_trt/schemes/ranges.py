@@ -168,8 +168,10 @@ def one_polarity(seen: ValueHistogram, polarity: Literal["positive", "negative"]
     return replace(seen, low=low, high=min(seen.high, 0.0), counts=counts)
 
 
-def shifted_bounds(seen: ValueHistogram, method: RangeMethod) -> tuple[float, float]:
-    """The interval, including zero, that a shifted scheme shall cover.
+def shifted_bounds(
+    seen: ValueHistogram, method: RangeMethod, *, steps: int = 255
+) -> tuple[float, float]:
+    """The interval, including zero, that a shifted scheme shall cover in `steps` steps.
 
     Raises:
         SegQuantError: the range is not finite.
@@ -187,19 +189,19 @@ def shifted_bounds(seen: ValueHistogram, method: RangeMethod) -> tuple[float, fl
     best_low, best_high = low, high
     for _ in range(_ROUNDS):
         before = best_low, best_high
-        best_low = low * _best_low(seen, low, best_high)
-        best_high = high * _best_high(seen, best_low, high)
+        best_low = low * _best_low(seen, low, best_high, steps)
+        best_high = high * _best_high(seen, best_low, high, steps)
         if (best_low, best_high) == before:
             break
     return best_low, best_high
 
 
-def _best_low(seen: ValueHistogram, low: float, high: float) -> float:
-    return best_shrink(lambda r: squared_errors(seen, low * r, np.full_like(r, high), steps=255))
+def _best_low(seen: ValueHistogram, low: float, high: float, steps: int) -> float:
+    return best_shrink(lambda r: squared_errors(seen, low * r, np.full_like(r, high), steps=steps))
 
 
-def _best_high(seen: ValueHistogram, low: float, high: float) -> float:
-    return best_shrink(lambda r: squared_errors(seen, np.full_like(r, low), high * r, steps=255))
+def _best_high(seen: ValueHistogram, low: float, high: float, steps: int) -> float:
+    return best_shrink(lambda r: squared_errors(seen, np.full_like(r, low), high * r, steps=steps))
 
 
 def best_shrink(errors: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]) -> float:

@@ -19,7 +19,7 @@ from segquant_trt.schemes.ranges import (
     symmetric_bound,
     widened,
 )
-from tests.schemes.activations import KINDS, Float, inputs, rows_of
+from tests.schemes.activations import KINDS, Float, inputs, rows_of, silu
 
 
 @given(x=inputs())
@@ -118,6 +118,24 @@ def test_searched_bounds_are_near_the_best_of_a_fine_grid(kind: str) -> None:
     found = error(symmetric_bound(ValueHistogram.of(x), "mse"))
     grid = np.abs(x).max() * np.linspace(0.003, 1.0, 600)
     assert found <= 1.02 * min(error(bound) for bound in grid)
+
+
+@pytest.mark.parametrize("kind", ["normal", "silu", "negative", "lopsided"])
+def test_searched_intervals_are_near_the_best_of_a_fine_grid(kind: str) -> None:
+    x = np.random.default_rng(9).standard_t(3, 20_000)
+    x = {"silu": silu, "negative": lambda v: -np.abs(v)}.get(kind, lambda v: v)(x)
+    x = np.where(x > 0, 6 * x, x) if kind == "lopsided" else x
+
+    def error(low: float, high: float) -> float:
+        scale = (high - low) / 15  # few steps: clipping pays
+        first = np.rint(low / scale)
+        return float(np.sum((x - scale * np.clip(np.rint(x / scale), first, first + 15)) ** 2))
+
+    seen = ValueHistogram.of(x)
+    found = error(*shifted_bounds(seen, "mse", steps=15))
+    grid = np.linspace(0.02, 1.0, 50)
+    best = min(error(min(x.min(), 0) * a, max(x.max(), 0) * b) for a in grid for b in grid)
+    assert found <= 1.05 * best
 
 
 def test_a_rare_outlier_is_clipped_to_a_small_part_of_its_range() -> None:

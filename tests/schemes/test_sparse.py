@@ -190,6 +190,23 @@ def test_sparse_dual_covers_both_polarities(x: Float, ratio: int) -> None:
     assert scheme.scale == pytest.approx(wanted, rel=4 * EPSILON)
 
 
+@pytest.mark.parametrize("ratio", [1, 3, 8])
+def test_searched_scale_of_a_ratio_is_near_the_best(ratio: int) -> None:
+    x = rows_of("normal", 0, (400, 1025))
+    x[x < 0] /= 4
+    x[0, 0], x[1, 1] = 30.0, -30.0 / ratio
+
+    def error(scale: float) -> float:
+        found = fake_quantize(x, SparseDual(scale=scale, ratio=ratio))
+        return float(np.sum((x - found) ** 2))
+
+    seen = ValueHistogram.of(x)
+    searched = error(sparse_dual.fit_ratio(seen, "mse", ratio).scale)
+    widest = sparse_dual.fit_ratio(seen, "amax", ratio).scale
+    assert searched <= 1.03 * min(error(widest * r) for r in np.geomspace(1 / 64, 1, 120))
+    assert searched < 0.8 * error(widest)
+
+
 def test_ratio_is_chosen_by_measured_output_error() -> None:
     """Every ratio's output error by the integer product of its own operands."""
     x = rows_of("silu", 3, (64, 257))
