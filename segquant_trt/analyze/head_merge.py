@@ -78,11 +78,12 @@ def _heads(trail: Trail) -> tuple[int, int] | Rejection | None:
     if len(factors) > 2:
         return rejected("more than two axes are merged: patches, no heads", *trail.nodes[-1:])
     (_, outer), (_, inner) = factors
-    if not isinstance(outer.extent, int) or not isinstance(inner.extent, int):
+    if not isinstance(outer.extent, int) or not isinstance(inner.size, int):
         return rejected("the number or size of its heads is unknown", *trail.nodes[-1:])
-    if not outer.full or not inner.full:
+    if not outer.full:
         return None
-    return outer.extent, inner.extent
+    # Linear attention cuts a row of sums off every head before it merges them.
+    return outer.extent, inner.size
 
 
 def _fused_heads(node: NodeProto, width: object) -> tuple[int, int] | None:

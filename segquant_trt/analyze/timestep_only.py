@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from segquant_trt.analyze.subject import Findings, Subject
-from segquant_trt.graph.taint import ignores_values
+from segquant_trt.graph.taint import value_operands
 from segquant_trt.graph.view import GraphView
 from segquant_trt.records import TimestepOnlySite
 
@@ -41,7 +41,7 @@ def _frontier_values(view: GraphView, only: frozenset[str]) -> Mapping[str, froz
     for name in reversed(inside):
         onward: set[str] = {name} if name in wiring.graph_outputs else set()
         for reader in wiring.consumers.get(name, []):
-            if ignores_values(reader):
+            if name not in value_operands(reader):
                 continue
             for output in filter(None, reader.output):
                 outside = view.dependence[output] != only

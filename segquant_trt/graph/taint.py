@@ -1,14 +1,15 @@
 """Which graph inputs each tensor's *values* depend on.
 
-Shapes are no values: a dependence through `Shape` or `Size` does not count, nor does one through
-an operator whose output ignores its operand (`ConstantOfShape`). An operator that nobody knows is
-opaque: its outputs depend on all of its inputs, which is what every node does here. Control flow
-depends on all that its branches read.
+Shapes and types are no values: a dependence through `Shape` or `Size` does not count, nor does one
+through an operand that only its shape or type matters of (`ConstantOfShape`, `CastLike`). An
+operator that nobody knows is opaque: its outputs depend on all of its inputs, which is what every
+node does here. Control flow depends on all that its branches read.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import onnx
 from onnx import NodeProto
@@ -34,13 +35,19 @@ def input_dependence(wiring: Wiring) -> dict[str, Taint]:
     dependence: dict[str, Taint] = {name: frozenset() for name in wiring.constants}
     dependence.update({name: frozenset((name,)) for name in wiring.graph_inputs})
     for node in wiring.nodes:
-        if ignores_values(node):
-            taint: Taint = frozenset()
-        else:
-            parts = [dependence.get(name, frozenset()) for name in read_tensors(node)]
-            taint = frozenset().union(*parts, _own_source(node))
+        parts = [dependence.get(name, frozenset()) for name in value_operands(node)]
+        taint: Taint = frozenset().union(*parts, _own_source(node))
         dependence.update({name: taint for name in node.output if name})
     return dependence
+
+
+def value_operands(node: NodeProto) -> Iterable[str]:
+    """Distinct tensors whose values, not only shapes or types, the node's outputs depend on."""
+    if ignores_values(node):
+        return ()
+    if node.op_type == "CastLike" and has_default_domain(node):
+        return node.input[:1]
+    return read_tensors(node)
 
 
 def ignores_values(node: NodeProto) -> bool:
@@ -52,7 +59,7 @@ def reached_from(wiring: Wiring, roots: frozenset[str]) -> frozenset[str]:
     """Tensors that values flow to from any tensor of `roots` (the roots included)."""
     reached = set(roots)
     for node in wiring.nodes:
-        if not ignores_values(node) and not reached.isdisjoint(read_tensors(node)):
+        if not reached.isdisjoint(value_operands(node)):
             reached.update(node.output)
     return frozenset(reached)
 
