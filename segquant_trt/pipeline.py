@@ -97,12 +97,14 @@ def _analyze(work: Work) -> None:
 
 def _plan(work: Work) -> None:
     from segquant_trt.plan import PlanRequest, make_plan
-    from segquant_trt.records.calibration import read_calibration
+    from segquant_trt.records.calibration import check_checkpoint, read_calibration
 
     facts, calibration = work.run / "facts.yaml", work.run / "calibration.safetensors"
+    seen = read_calibration(calibration)
+    check_checkpoint(seen, calibration, work.spec(), work.run / "model.yaml")
     plan = make_plan(
         work.facts(),
-        read_calibration(calibration),
+        seen,
         PlanRequest.of(work.options),
         facts_sha256=sha256_file(facts),
         calibration_sha256=sha256_file(calibration),
@@ -222,7 +224,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(name="analyze", inputs=_EXPORTED, outputs=("facts.yaml",), options=(), body=_analyze),
     Stage(
         name="plan",
-        inputs=("facts.yaml", "calibration.safetensors"),
+        inputs=("model.yaml", "facts.yaml", "calibration.safetensors"),
         outputs=("plan.yaml",),
         options=("target", "range_method", "weight_scales", "quantize_all", "keep_float"),
         body=_plan,

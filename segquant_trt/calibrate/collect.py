@@ -35,6 +35,7 @@ def collect(
     recordings: Recordings,
     *,
     origin: str,
+    checkpoint_sha256: str,
     batch_size: int,
     threads: int | None = None,
     on_batch: Callable[[int, int], None] | None = None,
@@ -83,6 +84,7 @@ def collect(
                 on_batch(done, total)
     return Calibration(
         onnx_sha256=sha256_file(model_onnx),
+        checkpoint_sha256=checkpoint_sha256,
         origin=origin,
         samples=samples,
         bin_edges=edges,

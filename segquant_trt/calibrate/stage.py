@@ -85,6 +85,7 @@ def calibrate(
         weights_folder,
         recordings,
         origin=origin,
+        checkpoint_sha256=spec.checkpoint_sha256,
         batch_size=_COLLECT_BATCH,
         threads=request.threads,
         on_batch=lambda done, total: on_progress("gather statistics", done, total),

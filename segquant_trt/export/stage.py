@@ -10,7 +10,7 @@ from pathlib import Path
 from segquant_trt.errors import SegQuantError
 from segquant_trt.export.job import Job, OnProgress
 from segquant_trt.export.process import run_in_process
-from segquant_trt.graph.safetensors_header import read_header
+from segquant_trt.graph.safetensors_header import read_header, sample_sha256
 from segquant_trt.models import family_for
 from segquant_trt.models.family import Family
 from segquant_trt.models.source import ModelSource
@@ -125,7 +125,10 @@ def _spec(
         onnx_sha256=onnx_sha256,
         checkpoint=tuple(
             CheckpointFile(
-                name=header.path.name, size_bytes=header.size_bytes, header_sha256=header.sha256
+                name=header.path.name,
+                size_bytes=header.size_bytes,
+                header_sha256=header.sha256,
+                sample_sha256=sample_sha256(header),
             )
             for header in headers
         ),

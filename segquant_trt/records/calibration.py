@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.records.files import atomic_write_bytes
+from segquant_trt.records.model_spec import ModelSpec
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 HISTOGRAM_BINS = 2048
 _FIELDS = ("minimum", "maximum", "histogram", "exponent", "rows")
 
@@ -40,11 +41,14 @@ class ActivationStats:
 class Calibration:
     """The record. `bin_edges[b]` is the smallest timestep of bin b; empty without a timestep.
 
+    `checkpoint_sha256` is the model specification's: graphs of fine-tunes are equal.
+
     `patches`: for each convolution with several taps, float32[B, R, C * taps] of sampled input
     windows, padding included, in the order of one output channel of its weight.
     """
 
     onnx_sha256: str
+    checkpoint_sha256: str
     origin: str  # "trajectories", "inputs" or "synthetic"
     samples: int
     bin_edges: tuple[float, ...]
@@ -66,6 +70,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     header = {
         "schema_version": SCHEMA_VERSION,
         "onnx_sha256": calibration.onnx_sha256,
+        "checkpoint_sha256": calibration.checkpoint_sha256,
         "origin": calibration.origin,
         "samples": calibration.samples,
         "bin_edges": list(calibration.bin_edges),
@@ -109,6 +114,7 @@ def read_calibration(path: Path) -> Calibration:
             }
         return Calibration(
             onnx_sha256=header["onnx_sha256"],
+            checkpoint_sha256=header["checkpoint_sha256"],
             origin=header["origin"],
             samples=header["samples"],
             bin_edges=tuple(float(edge) for edge in header["bin_edges"]),
@@ -123,3 +129,24 @@ def read_calibration(path: Path) -> Calibration:
             f"{path} is not a readable calibration (missing, truncated or altered)",
             hint="run 'segquant-trt calibrate' again",
         ) from error
+
+
+def check_checkpoint(
+    calibration: Calibration, path: Path, spec: ModelSpec, spec_path: Path
+) -> None:
+    """Check that the calibration in `path` saw the weights of the model in `spec_path`.
+
+    Raises:
+        SegQuantError: it is of another model, or of another fine-tune of this one.
+    """
+    if calibration.onnx_sha256 != spec.onnx_sha256:
+        raise _of_another("model", path, spec_path)
+    if calibration.checkpoint_sha256 != spec.checkpoint_sha256:
+        raise _of_another("checkpoint", path, spec_path)
+
+
+def _of_another(what: str, path: Path, spec_path: Path) -> SegQuantError:
+    return SegQuantError(
+        f"{path} was calibrated on another {what} than {spec_path} describes",
+        hint="run 'segquant-trt calibrate' on this model again",
+    )

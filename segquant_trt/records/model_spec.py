@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from segquant_trt.records.files import digest_of
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
@@ -37,11 +39,13 @@ class CheckpointFile:
     """A safetensors file that the graph's initializers point into.
 
     `header_sha256` covers the length prefix and the JSON header: names, dtypes, shapes, offsets.
+    `sample_sha256` covers a piece of every tensor: fine-tunes of one model differ in it alone.
     """
 
     name: str
     size_bytes: int
     header_sha256: str
+    sample_sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +61,9 @@ class Validation:
 class ModelSpec:
     """`model.yaml`: everything later stages need to know about the exported denoiser."""
 
-    SCHEMA_VERSION: ClassVar[int] = 1
+    SCHEMA_VERSION: ClassVar[int] = 2
 
-    schema_version: int = 1
+    schema_version: int = 2
     source: str  # as the user named it; the last path component for folders
     family: str
     class_name: str
@@ -79,6 +83,13 @@ class ModelSpec:
     def size_bytes_float(self) -> int:
         """Bytes of the stored checkpoint."""
         return sum(file.size_bytes for file in self.checkpoint)
+
+    @property
+    def checkpoint_sha256(self) -> str:
+        """One digest for all files, wherever they lie."""
+        return digest_of(
+            [[file.size_bytes, file.header_sha256, file.sample_sha256] for file in self.checkpoint]
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from segquant_trt.errors import SegQuantError
-from segquant_trt.graph.safetensors_header import read_header
+from segquant_trt.graph.safetensors_header import read_header, sample_sha256
 
 
 @pytest.fixture
@@ -48,6 +48,36 @@ def test_identity_covers_the_header_alone(file: Path) -> None:
     file.write_bytes(data)
     assert read_header(file).sha256 == before.sha256
     assert read_header(file).size_bytes == len(data)
+
+
+def test_a_sample_tells_one_changed_tensor_whatever_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    random = np.random.default_rng(0)
+    tensors = {
+        "large": random.random((101, 103), dtype=np.float32),
+        "small": random.random(3, dtype=np.float32),
+        "nothing": np.zeros((0, 5), dtype=np.float32),
+    }
+    seen = set()
+    for scaled in (None, "large", "small", "nothing"):
+        save_file({n: a * 2 if n == scaled else a for n, a in tensors.items()}, path)
+        seen.add(sample_sha256(read_header(path)))
+    assert len(seen) == 3  # nothing times two is nothing
+
+
+def test_a_sample_is_the_middle_of_every_tensor(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    values = np.arange(12_289, dtype=np.uint8)
+    save_file({"one": values, "two": values[:9]}, path)
+    wanted = values[4096:8192].tobytes() + values[:9].tobytes()
+    assert sample_sha256(read_header(path)) == hashlib.sha256(wanted).hexdigest()
+
+
+def test_a_file_that_shrinks_meanwhile_is_refused(file: Path) -> None:
+    header = read_header(file)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(SegQuantError, match="shorter while it was read"):
+        sample_sha256(header)
 
 
 @pytest.mark.parametrize("kept", [0, 5, 8, 40, -1])

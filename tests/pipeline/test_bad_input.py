@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.models.identity import note_content
-from segquant_trt.pipeline import compile, run_stage
+from segquant_trt.pipeline import STAGES, compile, run_stage
 from segquant_trt.records.options import CompileOptions
 from segquant_trt.records.progress import Silent
 from segquant_trt.records.run_folder import RunFolder
@@ -248,6 +248,13 @@ def test_inputs_to_verify_with_are_not_taken_for_calibrations(
     assert "verify" not in result.skipped
 
 
+def planned_again(run: Path) -> None:
+    """The stages from the calibration's first reader to the plan."""
+    names = [row.name for row in STAGES]
+    for name in names[names.index("analyze") + 1 : names.index("plan") + 1]:
+        run_stage(name, CompileOptions(out=run))
+
+
 def test_a_calibration_of_another_model(
     flux_copy: Path, tiny_denoisers: LazyFolders, tmp_path: Path
 ) -> None:
@@ -255,9 +262,42 @@ def test_a_calibration_of_another_model(
     for name in ("export", "calibrate"):
         run_stage(name, CompileOptions(out=other, model=str(tiny_denoisers["sd3"])))
     shutil.copy(other / "calibration.safetensors", flux_copy)
-    error = refusal(stage("plan", flux_copy))
-    assert "calibration.safetensors" in error.what
-    assert "facts.yaml" in error.what
+    error = refusal(lambda: planned_again(flux_copy))
+    assert str(flux_copy / "calibration.safetensors") in error.what
+    assert "another model" in error.what
+    assert str(flux_copy / "model.yaml") in error.what
+
+
+def test_a_calibration_of_another_fine_tune(
+    flux_copy: Path, flux_inputs: Path, tiny_denoisers: LazyFolders, tmp_path: Path
+) -> None:
+    def tune(folder: Path) -> None:
+        weights = next(folder.glob("*.safetensors"))
+        tensors = {name: array.copy() for name, array in load_file(weights).items()}
+        tensors["transformer_blocks.0.attn.to_q.weight"] *= np.float16(2)
+        save_file(tensors, weights, metadata={"format": "pt"})  # as diffusers writes it
+
+    model = damaged(tiny_denoisers["flux"], tmp_path / "model", tune)
+    other = tmp_path / "other"
+    run_stage("export", CompileOptions(out=other, model=model))
+    assert (other / "model.onnx").read_bytes() == (flux_copy / "model.onnx").read_bytes()
+    run_stage("calibrate", CompileOptions(out=other, inputs=flux_inputs))
+    shutil.copy(other / "calibration.safetensors", flux_copy)
+    error = refusal(lambda: planned_again(flux_copy))
+    assert str(flux_copy / "calibration.safetensors") in error.what
+    assert "another checkpoint" in error.what
+    assert str(flux_copy / "model.yaml") in error.what
+
+
+def test_a_calibration_of_the_same_checkpoint_elsewhere_is_taken(
+    flux_copy: Path, tiny_denoisers: LazyFolders, tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_denoisers["flux"], tmp_path / "model")
+    shutil.rmtree(flux_copy / ".stages")
+    before = (flux_copy / "plan.yaml").read_bytes()
+    run_stage("export", CompileOptions(out=flux_copy, model=str(model)))
+    planned_again(flux_copy)
+    assert (flux_copy / "plan.yaml").read_bytes() == before
 
 
 # Recorded inputs

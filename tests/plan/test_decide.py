@@ -66,7 +66,13 @@ def calibration_of(inputs: dict[str, Rows], *, bins: int = 1) -> Calibration:
     tensors = {f"{name}/in": stats(rows, bins=bins) for name, rows in inputs.items()}
     tensors |= {f"{name}/out": stats(rows[:, :4], bins=bins) for name, rows in inputs.items()}
     return Calibration(
-        onnx_sha256="m", origin="trajectories", samples=1, bin_edges=(), tensors=tensors, patches={}
+        onnx_sha256="m",
+        checkpoint_sha256="w",
+        origin="trajectories",
+        samples=1,
+        bin_edges=(),
+        tensors=tensors,
+        patches={},
     )
 
 

@@ -32,6 +32,7 @@ def path(tmp_path: Path) -> Path:
     )
     calibration = Calibration(
         onnx_sha256="a",
+        checkpoint_sha256="b",
         origin="inputs",
         samples=2,
         bin_edges=(0.5,),

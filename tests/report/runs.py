@@ -177,7 +177,11 @@ def _spec(source: str, class_name: str) -> ModelSpec:
         prompt_inputs=(),
         opset=20,
         onnx_sha256=SHA,
-        checkpoint=(CheckpointFile(name="w.safetensors", size_bytes=5_912_040, header_sha256=SHA),),
+        checkpoint=(
+            CheckpointFile(
+                name="w.safetensors", size_bytes=5_912_040, header_sha256=SHA, sample_sha256=SHA
+            ),
+        ),
         validation=Validation(subject="model", sizes=("2x16x16",), max_relative_error=2e-6),
         exporter={"torch": "2.13.0", "onnx": "1.23.2"},
     )

@@ -124,6 +124,7 @@ def test_calibration(tmp_path: Path) -> None:
     )
     record = Calibration(
         onnx_sha256=SHA,
+        checkpoint_sha256=SHA,
         origin="synthetic",
         samples=8,
         bin_edges=(0.0,),
