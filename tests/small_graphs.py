@@ -38,18 +38,22 @@ def save_graph(
     path: Path,
     nodes: Sequence[onnx.NodeProto],
     inputs: Mapping[str, Dims],
-    outputs: Sequence[str],
+    outputs: Sequence[str] | Mapping[str, Dims],
     weights: Mapping[str, Array],
     *,
     external: bool = True,
 ) -> Path:
-    """Write a graph; the weights go to `weights.bin` beside it unless `external` is false."""
+    """Write a graph; the weights go to `weights.bin` beside it unless `external` is false.
+
+    ONNX infers the outputs' shapes where they are not given.
+    """
+    shapes = outputs if isinstance(outputs, Mapping) else dict.fromkeys(outputs)
     kind = onnx.TensorProto.FLOAT
     graph = helper.make_graph(
         list(nodes),
         "small",
         [helper.make_tensor_value_info(name, kind, dims) for name, dims in inputs.items()],
-        [helper.make_tensor_value_info(name, kind, None) for name in outputs],
+        [helper.make_tensor_value_info(name, kind, dims) for name, dims in shapes.items()],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)

@@ -79,6 +79,34 @@ def write_data(
     model.graph.initializer.extend(rebuilt.initializer)
 
 
+def with_promised(model: onnx.ModelProto, data: GraphData) -> onnx.ModelProto:
+    """A copy of `model` that declares the initializers to be computed, for shape inference."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    kinds = onnx.TensorProto
+    for tensor in data.floats:
+        copy.graph.initializer.add(
+            name=tensor.name, dims=tensor.shape, data_type=kinds.FLOAT, data_location=kinds.EXTERNAL
+        )
+    for weight in data.weights:
+        dims = weight.dims
+        blocks = None if weight.block is None else -(-dims[0] // weight.block)
+        channels = dims[weight.channel_axis]
+        scale = (channels,) if blocks is None else (blocks, channels)
+        bits = 8 if weight.treatment.weight is None else weight.treatment.weight.bits
+        kind = kinds.INT8 if bits == 8 else kinds.INT4
+        for name, shape, data_type in (
+            (weight.codes, dims, kind),
+            (weight.scale, scale, kinds.FLOAT),
+            (weight.zero_point, (channels,), kind),
+        ):
+            if name is not None:
+                copy.graph.initializer.add(
+                    name=name, dims=shape, data_type=data_type, data_location=kinds.EXTERNAL
+                )
+    return copy
+
+
 def _coded(
     source: Weights,
     weights: Sequence[WeightCodes],

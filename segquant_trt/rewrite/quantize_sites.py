@@ -13,6 +13,10 @@ as it is, to the byte; the tensors that it reads keep their names.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 import onnx
 
 from segquant_trt.backends.emission import Arrays, Builder, SiteEmitter, Structure
@@ -31,12 +35,15 @@ _OPSET = 21  # the first with INT4 and blocks; Split into equal parts and reduct
 class QuantizeSites(Pass):
     """See the module's table. After `run`, `data` names what is to be written.
 
+    `smoothed` are the outputs of the divisors' Muls, and what they multiply by, float32[C].
+
     Args:
         facts: the sites.
         plan: what to do with them.
         placement: of the plan's target.
         arrays: what the plan names by key.
         timestep: the graph input for factors per step.
+        folder: where the graph's external data is.
 
     Raises:
         SegQuantError: the plan names a site that the facts do not have, or asks for what the
@@ -50,12 +57,15 @@ class QuantizeSites(Pass):
         placement: Placement,
         arrays: Arrays,
         timestep: str | None,
+        folder: Path,
     ) -> None:
         self.data = GraphData(weights=(), floats=())
+        self.smoothed: dict[str, npt.NDArray[np.float32]] = {}
         self._target = plan.target
         self._placement = placement
         self._arrays = arrays
         self._timestep = timestep
+        self._folder = folder
         self._chosen: dict[str, tuple[LinearSite, SitePlan]] = {}
         sites = {site.name: site for site in facts.sites}
         for site_plan in plan.sites:
@@ -89,9 +99,8 @@ class QuantizeSites(Pass):
     def apply(self, model: onnx.ModelProto) -> None:
         """Rebuild the node list in one sweep."""
         builder = Builder(FreshNames(model.graph))
-        emitter = SiteEmitter(
-            builder, Structure(model), self._placement, self._arrays, self._timestep
-        )
+        structure = Structure(model, self._folder)
+        emitter = SiteEmitter(builder, structure, self._placement, self._arrays, self._timestep)
         additions = {site.bias_node: site for site, _ in self._chosen.values() if site.bias_node}
         products: dict[str, str] = {}
         for node in model.graph.node:

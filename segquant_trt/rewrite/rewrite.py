@@ -22,6 +22,7 @@ from segquant_trt.records import GraphFacts, QuantPlan
 from segquant_trt.records.files import sha256_file
 from segquant_trt.records.scratch import scratch_folder, sync_file
 from segquant_trt.rewrite.data import write_data
+from segquant_trt.rewrite.fold_divisors import FoldDivisors
 from segquant_trt.rewrite.quantize_sites import QuantizeSites
 
 _NO_ARRAYS: Mapping[str, npt.NDArray[np.generic]] = MappingProxyType({})
@@ -71,14 +72,17 @@ def rewrite(
     stamp_plan(model, plan)
     source = Weights(load_graph(model_onnx), checkpoint)
     placement = backend_for(plan.target).placement
-    sites = QuantizeSites(facts, plan, placement, arrays, timestep or facts.timestep)
+    sites = QuantizeSites(facts, plan, placement, arrays, timestep or facts.timestep, checkpoint)
     sites.run(model)
+    RemoveUnused().run(model)
+    folding = FoldDivisors(sites.smoothed, sites.data, checkpoint)
+    folding.run(model)
     RemoveUnused().run(model)
     with scratch_folder(out) as scratch:
         graph, payload = scratch / out.name, scratch / out.with_suffix(".weights").name
         with payload.open("wb") as stream:
             writer = PayloadWriter(stream, payload.name)
-            write_data(model, source, sites.data, arrays, writer, on_progress)
+            write_data(model, source, folding.data, arrays, writer, on_progress)
         graph.write_bytes(model.SerializeToString(deterministic=True))
         _check(graph)
         for path in (payload, graph):

@@ -78,7 +78,9 @@ def site_errors(
     planned = [site for site in plan.sites if not site.treatment.is_float]
     errors = []
     for index, site in enumerate(planned):
-        changed = with_one_site(model.graph, weights, facts[site.site], site, arrays, timestep)
+        changed = with_one_site(
+            model.graph, weights, facts[site.site], site, arrays, timestep, model.folder
+        )
         outputs = run(changed)
         decibels = [sqnr_db(a, b) for a, b in zip(references, outputs, strict=True)]
         mean = float(np.mean(np.concatenate(decibels)))
@@ -94,7 +96,8 @@ def with_one_site(
     site: LinearSite,
     plan: SitePlan,
     arrays: Arrays,
-    timestep: str | None = None,
+    timestep: str | None,
+    folder: Path,
 ) -> onnx.ModelProto:
     """A copy of the float graph with fake quantisation at `site` alone.
 
@@ -105,11 +108,12 @@ def with_one_site(
         plan: what is done to it.
         arrays: what the plan names by key.
         timestep: the graph input for factors per step.
+        folder: where the graph's external data is.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     builder = Builder(FreshNames(copy.graph))
-    emitter = SiteEmitter(builder, Structure(model), LITERAL, arrays, timestep)
+    emitter = SiteEmitter(builder, Structure(model, folder), LITERAL, arrays, timestep)
     for node in model.graph.node:
         if node_name(node) != site.name:
             builder.nodes.append(node)

@@ -42,7 +42,9 @@ def output(model: Path, given: Case, feeds: dict[str, Array]) -> Array:
     facts, graph = facts_of(model), load_graph(model)
     weights = Weights(graph, model.parent)
     (site,) = plan_for(facts, given).sites
-    changed = with_one_site(graph, weights, facts.sites[0], site, given.arrays, "timestep")
+    changed = with_one_site(
+        graph, weights, facts.sites[0], site, given.arrays, "timestep", model.parent
+    )
     return float_session(changed, model.parent, threads=1).run(feeds, ["y"])["y"]
 
 

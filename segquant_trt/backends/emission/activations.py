@@ -22,8 +22,9 @@ from segquant_trt.backends.emission.arrays import Arrays, divisor_of
 from segquant_trt.backends.emission.builder import Builder
 from segquant_trt.backends.emission.factors import Factors
 from segquant_trt.backends.emission.structure import Structure
+from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.qdq import quantize_pair, scalar_tensors
-from segquant_trt.records import LinearSite, SegmentPlan, SitePlan
+from segquant_trt.records import LinearSite, PerStep, SegmentPlan, SitePlan
 from segquant_trt.schemes import Encoding
 
 Float = npt.NDArray[np.float32]
@@ -57,9 +58,15 @@ class Activations:
         self._stacked: dict[tuple[str, Encoding, Encoding], str] = {}
 
     def segments(self, site: LinearSite, plan: SitePlan) -> tuple[Segment, ...]:
-        """The site's input, cut and divided."""
+        """The site's input, cut and divided.
+
+        Raises:
+            SegQuantError: a divisor that does not fit, or factors per step that cannot be made.
+        """
         axis, rank = input_axis(site), input_rank(site)
         parts = plan.treatment.segments
+        if any(isinstance(part.factor, PerStep) for part in parts):
+            self._check_samples(site)
         tensors = self._cut(site, [part.channels for part in parts])
         divisor = divisor_of(site, plan, self._arrays)
         if divisor is not None:
@@ -118,6 +125,15 @@ class Activations:
         self._builder.nodes.extend(
             quantize_pair(source, stored, result, scale=scale, zero_point=zero)
         )
+
+    def _check_samples(self, site: LinearSite) -> None:
+        timestep = self._factors.timestep
+        if timestep and self._structure.samples_elsewhere(site.activation, timestep):
+            raise SegQuantError(
+                f"site '{site.name}' has factors per step, but the first axis of its input is not "
+                f"that of the samples of '{timestep}'",
+                hint="choose static or per_token in the plan",
+            )
 
     def _cut(self, site: LinearSite, sizes: list[int]) -> tuple[str, ...]:
         if len(sizes) == 1:

@@ -29,8 +29,8 @@ class Factors:
     """
 
     def __init__(self, builder: Builder, timestep: str | None) -> None:
+        self.timestep = timestep
         self._builder = builder
-        self._timestep = timestep
         self._rows: dict[tuple[str, int], str] = {}
         self._steps: dict[PerStep, str] = {}
         self._shaped: dict[tuple[PerStep, int], str] = {}
@@ -73,14 +73,14 @@ class Factors:
         return self._rows[key]
 
     def _per_step(self, factor: PerStep, rank: int | None, site: str) -> str:
-        if self._timestep is None or rank is None:
-            lacking = "no timestep input" if self._timestep is None else "an input of unknown rank"
+        if self.timestep is None or rank is None:
+            lacking = "no timestep input" if self.timestep is None else "an input of unknown rank"
             raise SegQuantError(
                 f"site '{site}' has factors per step, but {lacking}",
                 hint="choose static or per_token in the plan; --timestep names the input",
             )
         if factor not in self._steps:
-            self._steps[factor] = self._by_sample(factor, self._timestep)
+            self._steps[factor] = self._by_sample(factor, self.timestep)
         key = (factor, rank)
         if key not in self._shaped:
             shape = np.array([-1] + [1] * (rank - 1), dtype=np.int64)

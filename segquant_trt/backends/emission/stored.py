@@ -53,6 +53,14 @@ class WeightCodes:
         return 0 if self.site.op == "Conv" else 1
 
     @property
+    def dims(self) -> tuple[int, ...]:
+        """Shape of the codes."""
+        site, channels = self.site, self.treatment.segments[self.segment].channels
+        if site.op == "Conv":
+            return (site.out_features, channels // site.groups, *site.kernel)
+        return (channels, site.out_features)
+
+    @property
     def block(self) -> int | None:
         """Input channels with one scale; None: all of them."""
         return None if self.treatment.weight is None else self.treatment.weight.block
@@ -60,9 +68,10 @@ class WeightCodes:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FloatTensor:
-    """float32 `(source * gain + shift)` in `shape`; `gain` and `shift` broadcast from the right.
+    """float32 `source * gain + shift`; all three broadcast to `shape`.
 
-    `transpose`: of a matrix, before anything else. `source` None: zeros.
+    `transpose`: of the source, a matrix, before that. `source` None: zeros. A source of as many
+    elements as `shape` is reshaped to it first.
     """
 
     name: str

@@ -99,11 +99,13 @@ def float_tensor(wanted: FloatTensor, source: Weights) -> Float:
         check_finite(wanted.source, values)
     if wanted.transpose:
         values = values.T
+    if values.size == np.prod(wanted.shape, dtype=np.int64):
+        values = values.reshape(wanted.shape)
     if wanted.gain is not None:
         values = values * wanted.gain
     if wanted.shift is not None:
         values = values + wanted.shift
-    return np.ascontiguousarray(values.reshape(wanted.shape))
+    return np.ascontiguousarray(np.broadcast_to(values, wanted.shape))
 
 
 def check_finite(name: str, values: npt.NDArray[np.generic]) -> None:
