@@ -25,7 +25,7 @@ from segquant_trt.records.files import sha256_file
 from segquant_trt.records.recordings import Inputs, Recordings, batch_of
 
 _STEP_BINS = 10
-_ROWS_PER_BIN = 32
+_ROWS_PER_BIN = 128
 _OUTPUT_BUDGET_BYTES = 1 << 30
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     Float = npt.NDArray[np.float32]
 
 _SMALLEST_EXPONENT = -24
+_ROW_BYTES_PER_BIN = 1 << 18
+_FEWEST_ROWS = 32
 
 
 class RowSample:
@@ -66,7 +68,7 @@ class Accumulator:
 
     Args:
         bins: number of timestep bins B.
-        rows_per_bin: rows kept per bin; fewer when less data is seen.
+        rows_per_bin: rows kept per bin; fewer when less data is seen, or when rows are wide.
         seed: of the row sampling; equal seeds and data give equal rows.
     """
 
@@ -75,8 +77,9 @@ class Accumulator:
         self._maximum: list[Float | None] = [None] * bins
         self._histogram = np.zeros((bins, HISTOGRAM_BINS), dtype=np.int64)
         self._exponent = np.full(bins, _SMALLEST_EXPONENT, dtype=np.int32)
-        random = np.random.default_rng(seed)
-        self._rows = [RowSample(rows=rows_per_bin, random=random) for _ in range(bins)]
+        self._random = np.random.default_rng(seed)
+        self._rows_per_bin = rows_per_bin
+        self._rows: list[RowSample] = []
         self._elements_per_sample = 0
 
     def update(self, rows: Float, *, step_bin: int, samples: int) -> None:
@@ -86,6 +89,10 @@ class Accumulator:
         self._minimum[step_bin] = low if old_low is None else np.minimum(old_low, low)
         self._maximum[step_bin] = high if old_high is None else np.maximum(old_high, high)
         self._count(rows, step_bin, float(max(-low.min(), high.max(), 0.0)))
+        if not self._rows:
+            most = max(_FEWEST_ROWS, _ROW_BYTES_PER_BIN // rows[0].nbytes)
+            limit = min(self._rows_per_bin, most)
+            self._rows = [RowSample(rows=limit, random=self._random) for _ in self._minimum]
         self._rows[step_bin].offer(len(rows), rows.__getitem__)
         self._elements_per_sample = rows.size // samples
 

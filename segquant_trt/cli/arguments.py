@@ -12,6 +12,8 @@ import click
 
 from segquant_trt.records.options import (
     DTYPES,
+    OBJECTIVES,
+    PRESETS,
     RANGE_METHODS,
     WEIGHT_SCALE_METHODS,
     CompileOptions,
@@ -35,6 +37,10 @@ class Session:
 
 def _keep_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     ctx.ensure_object(Session).debug |= value
+
+
+def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(filter(None, (n.strip() for n in value.split(","))))
 
 
 def _together(*decorators: Decorator) -> Callable[[Function], Function]:
@@ -140,6 +146,48 @@ selection = _together(
         metavar="PATTERN",
         multiple=True,
         help="Leave sites that match in float; may be given again.",
+    ),
+)
+planning = _together(
+    _choice("--preset", PRESETS, "Whose choices are made for the sites."),
+    _choice("--objective", OBJECTIVES, "How much latency `auto` may spend on the image."),
+    click.option(
+        "--max-latency",
+        metavar="MS|RATIOx",
+        help="What `auto` may spend: milliseconds by the cost table, or 1.05x of plain INT8.",
+    ),
+    click.option(
+        "--target-sqnr",
+        metavar="DB",
+        type=float,
+        help="Make the fastest plan that is expected to reach this SQNR per step.",
+    ),
+    click.option(
+        "--weight-only", is_flag=True, help="Code weights alone; activations stay in float."
+    ),
+    click.option("--rules", metavar="FILE", type=_FILE, help="YAML rules for single sites."),
+    click.option("--costs", metavar="FILE", type=_FILE, help="Cost table of your own machine."),
+    click.option(
+        "--cost-scale",
+        metavar="ROWS,WIDTH",
+        help="Price sites as if they had that many times the rows and the width.",
+    ),
+)
+weight_bits = click.option(
+    "--weight-bits",
+    metavar="N",
+    type=int,
+    default=_DEFAULTS["weight_bits"],
+    show_default=True,
+    help="Width of the weights' codes: 8 or 4.",
+)
+semantics = _together(
+    click.option("--timestep", metavar="NAME", help="Graph input that is the timestep."),
+    click.option(
+        "--prompt-inputs",
+        metavar="A,B",
+        callback=_names,
+        help="Graph inputs that one prompt fixes for all steps.",
     ),
 )
 full = click.option(

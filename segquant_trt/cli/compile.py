@@ -23,6 +23,8 @@ from segquant_trt.cli.progress import StderrProgress
 @arguments.ranges
 @arguments.weights
 @arguments.selection
+@arguments.weight_bits
+@arguments.planning
 @arguments.full
 @arguments.force
 @arguments.answers

@@ -13,9 +13,10 @@ from segquant_trt.cli.stage import run_stage
 @click.command("plan")
 @arguments.run_folder
 @arguments.target
-@arguments.ranges
 @arguments.weights
 @arguments.selection
+@arguments.weight_bits
+@arguments.planning
 @arguments.staged
 def command(as_json: bool, **given: Any) -> None:
     """Decide what is done to every site, and say why, in RUN/plan.yaml."""

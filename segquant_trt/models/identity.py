@@ -12,6 +12,7 @@ from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.safetensors_header import read_header
 from segquant_trt.models.source import ModelSource, resolve
 from segquant_trt.records import CheckpointLocation
+from segquant_trt.records.costs import table_path
 from segquant_trt.records.files import atomic_write_json, digest_of, sha256_file
 from segquant_trt.records.stage import Work, content_of
 
@@ -41,6 +42,13 @@ def of_calibration(work: Work) -> Any:
 def of_verification(work: Work) -> Any:
     """As of calibration, and held-out inputs."""
     return [of_calibration(work), content_of(work.options.verify_inputs), runtime_versions()]
+
+
+def of_planning(work: Work) -> Any:
+    """The user's rules, and the cost table, by content."""
+    options = work.options
+    costs = table_path(options.target, options.costs)
+    return [content_of(options.rules), content_of(costs)]
 
 
 def source_of(work: Work) -> ModelSource:

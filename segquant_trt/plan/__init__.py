@@ -1,5 +1,6 @@
-"""The plan stage: what is done to every site, decided from records alone."""
+"""The plan stage: how each site is treated, and why."""
 
-from segquant_trt.plan.decide import PlanRequest, make_plan
+from segquant_trt.plan.decide import Digests, make_plan
+from segquant_trt.plan.request import PlanRequest, plan_request
 
-__all__ = ["PlanRequest", "make_plan"]
+__all__ = ["Digests", "PlanRequest", "make_plan", "plan_request"]

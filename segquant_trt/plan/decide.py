@@ -1,223 +1,242 @@
-"""Decide for every site: plain static INT8, or float. Pure: records in, record out.
-
-INT8 weights have one symmetric scale per output channel; activations one scale per tensor, over
-all timesteps. Of the symmetric and the shifted code the one with the smaller error on calibration
-rows is taken: on CPU targets both cost the same, a zero point being native there.
-"""
+"""Decide for every site how it is treated, and say why. Pure: records in, record out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import numpy as np
-import numpy.typing as npt
-from typing_extensions import assert_never
 
+from segquant_trt.backends import backend_for
 from segquant_trt.errors import SegQuantError
-from segquant_trt.schemes.seen import over_all_steps
+from segquant_trt.plan.costs import CostModel
+from segquant_trt.plan.presets import RANKED, Preset, Surroundings
+from segquant_trt.plan.problem import Choice, Option, Problem, make_problem
+from segquant_trt.plan.reasons import Told, considered, reason
+from segquant_trt.plan.request import PlanRequest
+from segquant_trt.plan.solve import Solution, least_noise, least_time, total
 from segquant_trt.records import (
-    Considered,
     GraphFacts,
     LinearSite,
+    Prediction,
     QuantPlan,
-    SegmentPlan,
-    Shifted,
     SitePlan,
-    Symmetric,
-    Target,
-    Treatment,
-    WeightPlan,
     left_in_float,
 )
-from segquant_trt.records.calibration import ActivationStats, Calibration
-from segquant_trt.records.options import CompileOptions, RangeMethod, WeightScaleMethod
-from segquant_trt.schemes import fake_quantize, shifted, symmetric
-
-_KEPT_ROLES = {
-    "embedder": "an embedder: its error enters every block (kept in float; "
-    "--quantize-all overrides)",
-    "modulation": "modulation: one row per image, hardly any work, and it steers every token "
-    "(kept in float; --quantize-all overrides)",
-    "final": "the final projection: its error is the output's (kept in float; "
-    "--quantize-all overrides)",
-}
+from segquant_trt.records.costs import CostTable
+from segquant_trt.records.options import WeightScaleMethod
+from segquant_trt.records.scores import OptionScore, Scores, SiteScore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanRequest:
-    """What the user asks of a plan. `keep_float` are patterns over site and module names."""
+class Digests:
+    """sha256 of the records that a plan is made from."""
 
-    target: Target
-    range_method: RangeMethod = "mse"
-    weight_scales: WeightScaleMethod = "absmax"
-    quantize_all: bool = False
-    keep_float: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, options: CompileOptions) -> PlanRequest:
-        """The request that a compilation's options make."""
-        return cls(
-            target=options.target,
-            range_method=options.range_method,
-            weight_scales=options.weight_scales,
-            quantize_all=options.quantize_all,
-            keep_float=options.keep_float,
-        )
+    facts: str
+    calibration: str
+    scores: str
 
 
 def make_plan(
     facts: GraphFacts,
-    calibration: Calibration,
+    scores: Scores,
+    table: CostTable,
     request: PlanRequest,
-    *,
-    facts_sha256: str,
-    calibration_sha256: str,
+    digests: Digests,
 ) -> QuantPlan:
     """The plan for one target.
 
     Raises:
-        SegQuantError: facts and calibration are of different models, a site was not calibrated,
-            a pattern matches no site, or nothing is left to quantise.
+        SegQuantError: facts and scores are of different models, a pattern matches no site, nothing
+            is left to quantise, or what is asked cannot be had.
     """
-    if calibration.onnx_sha256 != facts.onnx_sha256:
+    if scores.onnx_sha256 != facts.onnx_sha256:
         raise SegQuantError(
-            "calibration.safetensors and facts.yaml are of different models "
-            f"({calibration.onnx_sha256[:12]} and {facts.onnx_sha256[:12]})",
-            hint="run 'segquant-trt calibrate' on this model again",
+            "scores.safetensors and facts.yaml are of different models "
+            f"({scores.onnx_sha256[:12]} and {facts.onnx_sha256[:12]})",
+            hint="run 'segquant-trt score' on this model again",
         )
-    _check_patterns(facts, request.keep_float)
-    sites = tuple(_decide(site, calibration, request) for site in facts.sites)
-    if all(site.treatment.is_float for site in sites):
+    if table.target != request.target:
         raise SegQuantError(
-            f"all {len(sites)} sites would stay in float: nothing to quantise",
-            hint="drop some --keep-float patterns, or use --quantize-all",
+            f"the cost table is of the target '{table.target}', the plan for '{request.target}'",
+            hint="leave --costs out, or give a table of this target",
         )
+    kept = request.kept(facts)
+    problem = _problem(facts, scores, table, request, kept, channels=_by_channel(request))
+    plain = _plain(facts, scores, problem, request)
+    solution = _solve(facts, scores, problem, plain, request)
     return QuantPlan(
         target=request.target,
-        preset="plain",
+        preset=request.preset,
         onnx_sha256=facts.onnx_sha256,
-        facts_sha256=facts_sha256,
-        calibration_sha256=calibration_sha256,
-        sites=sites,
+        facts_sha256=digests.facts,
+        calibration_sha256=digests.calibration,
+        scores_sha256=digests.scores,
+        prediction=Prediction(
+            sqnr_db_mean=round(solution.sqnr_db_mean, 2),
+            latency_ms=float(f"{solution.cost_ms:.4g}"),
+            latency_ms_plain=float(f"{plain.cost_ms:.4g}"),
+        ),
+        sites=_sites(facts, scores, problem, plain, solution, request, kept),
     )
 
 
-def _decide(site: LinearSite, calibration: Calibration, request: PlanRequest) -> SitePlan:
-    stats = _stats(site.activation, site, calibration)
-    output = _stats(site.output, site, calibration)
-    macs = output.elements_per_sample * site.in_features // site.groups * _taps(site)
-    reason = _float_reason(site, request)
-    if reason is not None:
-        return SitePlan(
-            site=site.name,
-            module=site.module,
-            treatment=left_in_float(site.in_features),
-            output_range=None,
-            macs_per_sample=macs,
-            why=reason,
-            considered=(),
-        )
-    rows = stats.rows.reshape(-1, stats.rows.shape[-1])
-    seen = over_all_steps(stats)
-    options: list[tuple[Symmetric | Shifted, float | None]] = [
-        (scheme, _sqnr_db(rows, fake_quantize(rows, scheme)))
-        for scheme in (
-            symmetric.fit(seen, request.range_method),
-            shifted.fit(seen, request.range_method),
-        )
+def _by_channel(request: PlanRequest) -> bool:
+    """Whether requantised outputs get a scale per channel: published methods do not."""
+    offered = backend_for(request.target).placement.output_channels
+    return offered and request.preset == "auto"
+
+
+def _problem(
+    facts: GraphFacts,
+    scores: Scores,
+    table: CostTable,
+    request: PlanRequest,
+    kept: Mapping[str, str],
+    *,
+    channels: bool,
+) -> Problem:
+    requantized = backend_for(request.target).placement.requantize_conv_output
+
+    def output_noise(score: SiteScore) -> Sequence[float]:
+        if not requantized:
+            return [0.0] * len(score.range_noise)
+        return score.channels_noise if channels else score.range_noise
+
+    problem = make_problem(
+        facts,
+        scores,
+        CostModel(table),
+        batch=table.batch,
+        scaling=request.scaling,
+        kept=kept,
+        allowed=request.allows,
+        output_noise=output_noise,
+    )
+    for choice in problem.choices:
+        if not choice.options:
+            raise SegQuantError(
+                f"no treatment is left for site '{choice.sites[0]}' on '{request.target}': weights "
+                f"of {request.weight_bits} bits were not scored, or the rules forbid all there are",
+                hint="run 'segquant-trt score --weight-bits ...', change the rules, or keep the "
+                "site in float (--keep-float)",
+            )
+    return problem
+
+
+def _plain(facts: GraphFacts, scores: Scores, problem: Problem, request: PlanRequest) -> Solution:
+    """Plain static codes everywhere, as far as they are allowed: what plans are measured by."""
+    return _ranked(facts, scores, problem, RANKED["plain"], request.weight_scales)
+
+
+def _solve(
+    facts: GraphFacts, scores: Scores, problem: Problem, plain: Solution, request: PlanRequest
+) -> Solution:
+    if request.preset == "plain":
+        return plain
+    if request.preset != "auto":
+        preset = RANKED[request.preset]
+        return _ranked(facts, scores, problem, preset, preset.weight_scales)
+    if request.target_sqnr_db is not None:
+        return least_time(problem, request.target_sqnr_db, plain)
+    return least_noise(problem, request.budget_ms(plain.cost_ms), plain)
+
+
+def _ranked(
+    facts: GraphFacts,
+    scores: Scores,
+    problem: Problem,
+    preset: Preset,
+    weight_scales: WeightScaleMethod,
+) -> Solution:
+    """Per group, the least noise among the options of the first rank that has any."""
+    by_site = {score.site: score for score in scores.sites}
+    chosen = []
+    for choice in problem.choices:
+        scored = by_site[choice.sites[0]].options
+        around = _surroundings(facts, choice)
+        candidates: list[Option] = []
+        for rank in preset.ranks:
+            candidates = [
+                option for option in choice.options if rank(scored[option.index].treatment, around)
+            ]
+            if candidates:
+                break
+        wanted = [
+            option for option in candidates if _has_weights(scored[option.index], weight_scales)
+        ]
+        pool = wanted or candidates or list(choice.options)
+        chosen.append(min(pool, key=lambda option: (float(option.noise.mean()), option.index)))
+    return total(problem, chosen)
+
+
+def _has_weights(scored: OptionScore, weight_scales: WeightScaleMethod) -> bool:
+    weight = scored.treatment.weight
+    return (
+        weight is not None and weight.rounding == "nearest" and weight.scale_method == weight_scales
+    )
+
+
+def _surroundings(facts: GraphFacts, choice: Choice) -> Surroundings:
+    name = choice.sites[0]
+    sizes = [
+        len(entry.sizes)
+        for entry in facts.segments
+        if entry.site == name and entry.side == "input" and entry.pattern in ("concat", "stack")
     ]
-    options.sort(key=lambda option: -np.inf if option[1] is None else -option[1])
-    (best, best_db), (_, other_db) = options
+    polar = frozenset(entry.segment or 0 for entry in facts.polarity if entry.site == name)
+    return Surroundings(segments=sizes[0] if sizes else 1, polar=polar)
+
+
+def _sites(
+    facts: GraphFacts,
+    scores: Scores,
+    problem: Problem,
+    plain: Solution,
+    solution: Solution,
+    request: PlanRequest,
+    kept: Mapping[str, str],
+) -> tuple[SitePlan, ...]:
+    told: dict[str, Told] = {}
+    whole = float(solution.noise.mean())
+    for choice, base, option in zip(problem.choices, plain.chosen, solution.chosen, strict=True):
+        for site in choice.sites:
+            told[site] = Told(choice=choice, plain=base, chosen=option, noise=whole)
+    sites = {site.name: site for site in facts.sites}
+    return tuple(
+        _kept(sites[score.site], score, kept[score.site])
+        if score.site in kept
+        else _decided(sites[score.site], score, told[score.site], request)
+        for score in scores.sites
+    )
+
+
+def _kept(site: LinearSite, score: SiteScore, why: str) -> SitePlan:
     return SitePlan(
         site=site.name,
         module=site.module,
-        treatment=Treatment(
-            segments=(SegmentPlan(channels=site.in_features, activation=best),),
-            weight=WeightPlan(scale_method=request.weight_scales),
-        ),
-        output_range=_output_range(output, request.range_method),
-        macs_per_sample=macs,
-        why=_why(best, best_db, other_db, seen.low, seen.high),
-        considered=tuple(_considered(scheme, decibels) for scheme, decibels in options),
+        treatment=left_in_float(site.in_features),
+        output_range=None,
+        macs_per_sample=_macs(site, score),
+        why=why,
+        considered=(),
     )
 
 
-def _float_reason(site: LinearSite, request: PlanRequest) -> str | None:
-    for pattern in request.keep_float:
-        if _matches(site, pattern):
-            return f"kept in float by --keep-float '{pattern}'"
-    if site.role == "body" or request.quantize_all:
-        return None
-    return _KEPT_ROLES[site.role]
-
-
-def _why(
-    best: Symmetric | Shifted,
-    best_db: float | None,
-    other_db: float | None,
-    low: float,
-    high: float,
-) -> str:
-    seen = f"inputs span {low:.3g} to {high:.3g}"
-    if best_db is None or other_db is None:
-        return f"{seen}; no signal on the calibration rows"
-    match best:
-        case Symmetric():
-            return f"{seen}; symmetric codes reach {best_db:.1f} dB, shifted {other_db:.1f} dB"
-        case Shifted():
-            return f"{seen}; shifted codes reach {best_db:.1f} dB, symmetric {other_db:.1f} dB"
-        case _:
-            assert_never(best)
-
-
-def _considered(scheme: Symmetric | Shifted, decibels: float | None) -> Considered:
-    return Considered(
-        option=scheme.kind,
-        sqnr_db=None if decibels is None else round(decibels, 2),
-        cost_ms=None,
-        reason="SQNR of the site's input on calibration rows",
+def _decided(site: LinearSite, score: SiteScore, told: Told, request: PlanRequest) -> SitePlan:
+    by_channel = site.op == "Conv" and _by_channel(request)
+    return SitePlan(
+        site=site.name,
+        module=site.module,
+        treatment=score.options[told.chosen.index].treatment,
+        output_range=score.output_range,
+        output_channels=score.output_channels if by_channel else None,
+        macs_per_sample=_macs(site, score),
+        why=reason(score, told),
+        considered=considered(score, told),
     )
 
 
-def _output_range(output: ActivationStats, method: RangeMethod) -> tuple[float, float]:
-    fitted = shifted.fit(over_all_steps(output), method)
-    lowest = fitted.scale * (fitted.zero_shift - 128)
-    return float(lowest), float(lowest + 255 * fitted.scale)
-
-
-def _sqnr_db(rows: npt.NDArray[np.float32], coded: npt.NDArray[np.float32]) -> float | None:
-    signal = float(np.sum(rows.astype(np.float64) ** 2))
-    noise = float(np.sum((rows.astype(np.float64) - coded) ** 2))
-    if signal == 0.0:
-        return None
-    return float(10.0 * np.log10(signal / max(noise, signal * 1e-20)))
-
-
-def _stats(tensor: str, site: LinearSite, calibration: Calibration) -> ActivationStats:
-    stats = calibration.tensors.get(tensor)
-    if stats is None:
-        raise SegQuantError(
-            f"site '{site.name}' reads or writes '{tensor}', which calibration.safetensors lacks",
-            hint="run 'segquant-trt calibrate' again",
-        )
-    return stats
-
-
-def _taps(site: LinearSite) -> int:
-    return int(np.prod(site.kernel, dtype=np.int64))
-
-
-def _matches(site: LinearSite, pattern: str) -> bool:
-    return fnmatchcase(site.name, pattern) or fnmatchcase(site.module or "", pattern)
-
-
-def _check_patterns(facts: GraphFacts, patterns: tuple[str, ...]) -> None:
-    for pattern in patterns:
-        if not any(_matches(site, pattern) for site in facts.sites):
-            examples = ", ".join(site.module or site.name for site in facts.sites[:4])
-            raise SegQuantError(
-                f"--keep-float '{pattern}' matches none of the {len(facts.sites)} sites "
-                f"(their names begin with {examples}, ...)",
-                hint="list the sites with 'segquant-trt inspect RUN/facts.yaml'",
-            )
+def _macs(site: LinearSite, score: SiteScore) -> int:
+    taps = int(np.prod(site.kernel, dtype=np.int64))
+    return score.rows_per_sample * site.out_features * site.in_features // site.groups * taps

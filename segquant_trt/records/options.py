@@ -13,10 +13,14 @@ from segquant_trt.records.plan import TARGETS, Target
 Dtype = Literal["float32", "float16", "bfloat16"]
 RangeMethod = Literal["amax", "percentile", "mse"]
 WeightScaleMethod = Literal["absmax", "mse"]
+PresetName = Literal["plain", "seglinear", "segquant", "q-diffusion", "tfmq", "auto"]
+Objective = Literal["speed", "balanced", "quality"]
 Limit: TypeAlias = tuple[float, float]
 
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 RANGE_METHODS: tuple[RangeMethod, ...] = get_args(RangeMethod)
+PRESETS: tuple[PresetName, ...] = get_args(PresetName)
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 WEIGHT_SCALE_METHODS: tuple[WeightScaleMethod, ...] = get_args(WeightScaleMethod)
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -24,6 +28,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "dtype": DTYPES,
     "range_method": RANGE_METHODS,
     "weight_scales": WEIGHT_SCALE_METHODS,
+    "preset": PRESETS,
+    "objective": OBJECTIVES,
 }
 _WHOLE: dict[str, Limit] = {
     "num_samples": (1, 1_000_000),
@@ -68,6 +74,17 @@ class CompileOptions:
     weight_scales: WeightScaleMethod = "absmax"
     quantize_all: bool = False
     keep_float: tuple[str, ...] = ()
+    timestep: str | None = None
+    prompt_inputs: tuple[str, ...] | None = None
+    preset: PresetName = "auto"
+    objective: Objective = "balanced"
+    max_latency: str | None = None
+    target_sqnr: float | None = None
+    weight_bits: int = 8
+    weight_only: bool = False
+    rules: Path | None = None
+    costs: Path | None = None
+    cost_scale: str | None = None
     full: bool = False
     verify_digests: bool = False
     force: bool = False
@@ -78,8 +95,45 @@ class CompileOptions:
         for name, limit in _WHOLE.items():
             _check_whole(name, getattr(self, name), limit)
         _check_guidance(self.guidance_scale)
+        _check_bits(self.weight_bits)
+        self.latency_limit()
+        self.cost_factors()
         _check_model(self.model)
         _check_patterns(self.keep_float)
+
+    def latency_limit(self) -> tuple[float, bool] | None:
+        """`max_latency` as a number, and whether it counts in plain static INT8's time.
+
+        Raises:
+            SegQuantError: it is neither `1.05x` nor milliseconds.
+        """
+        if self.max_latency is None:
+            return None
+        relative = self.max_latency.endswith("x")
+        number = _positive(self.max_latency.removesuffix("x").removesuffix("ms"))
+        if number is None:
+            raise SegQuantError(
+                f"max_latency is {self.max_latency!r}; allowed: milliseconds such as 12.5, or "
+                "times the latency of plain INT8 such as 1.05x",
+                hint="pass --max-latency with one of these forms",
+            )
+        return number, relative
+
+    def cost_factors(self) -> tuple[float, float]:
+        """`cost_scale` as factors of rows and of widths; ones without it.
+
+        Raises:
+            SegQuantError: it is not two positive numbers.
+        """
+        if self.cost_scale is None:
+            return 1.0, 1.0
+        numbers = [_positive(part) for part in self.cost_scale.split(",")]
+        if len(numbers) != 2 or numbers[0] is None or numbers[1] is None:
+            raise SegQuantError(
+                f"cost_scale is {self.cost_scale!r}; allowed: ROWS,WIDTH, two positive numbers",
+                hint="--cost-scale 16,12 prices sites of 16 times the rows and 12 times the width",
+            )
+        return numbers[0], numbers[1]
 
     @classmethod
     def from_keywords(cls, model: str, out: str | Path, **keywords: Any) -> CompileOptions:
@@ -95,7 +149,7 @@ class CompileOptions:
                     f"compile() has no option {name!r}; it has {', '.join(known)}",
                     hint="`segquant-trt compile --help` says what each option does",
                 )
-        for name in ("inputs", "verify_inputs", "prompts"):
+        for name in ("inputs", "verify_inputs", "prompts", "rules", "costs"):
             if isinstance(keywords.get(name), str):
                 keywords[name] = Path(keywords[name])
         if isinstance(keywords.get("keep_float"), list):
@@ -135,6 +189,21 @@ def _check_guidance(value: Any) -> None:
             f"guidance_scale is {value!r}; allowed: a finite number that is not negative",
             hint="0 or 1 switches guidance off; 3.5 to 7.5 are usual values",
         )
+
+
+def _check_bits(value: Any) -> None:
+    if value not in (4, 8):
+        raise SegQuantError(
+            f"weight_bits is {value!r}; allowed: 4, 8", hint="pass --weight-bits 4 or 8"
+        )
+
+
+def _positive(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value > 0.0 else None
 
 
 def _check_model(value: Any) -> None:

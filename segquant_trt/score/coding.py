@@ -36,7 +36,7 @@ def fit_segments(
     divisor: Float | None,
     sizes: Sequence[int],
     factor: FactorKind,
-    kinds: Sequence[str],
+    kinds: Sequence[Sequence[str]],
     method: RangeMethod,
 ) -> tuple[SegmentPlan, ...]:
     """The best of `kinds` for every segment, by squared error on the calibration rows.
@@ -46,15 +46,15 @@ def fit_segments(
         divisor: float32[C], or None for ones.
         sizes: channels of each segment.
         factor: the kind of row factor.
-        kinds: names of the schemes to choose from.
+        kinds: names of the schemes to choose from, for each segment.
         method: how ranges are found.
     """
     plans = []
-    for columns in _columns(sizes):
+    for columns, own in zip(_columns(sizes), kinds, strict=True):
         d = np.float32(1.0) if divisor is None else divisor[columns]
         rows = group.rows[..., columns] / d
         low, high = group.low[:, columns] / d, group.high[:, columns] / d
-        plans.append(_fit_segment(rows, low, high, group.edges, factor, kinds, method))
+        plans.append(_fit_segment(rows, low, high, group.edges, factor, own, method))
     return tuple(plans)
 
 

@@ -34,7 +34,7 @@ def best_divisor(
 
     def evaluate(divisor: Float) -> float:
         # Ranges are searched for the divisor that wins; here dozens are compared.
-        segments = fit_segments(some, divisor, (some.channels,), factor, kinds, "amax")
+        segments = fit_segments(some, divisor, (some.channels,), factor, (kinds,), "amax")
         noise = 0.0
         for member in some.members:
             repeated = np.repeat(divisor, taps[member.site.name])

@@ -62,7 +62,8 @@ class Group:
     """Sites that share an input: channel vectors `rows` float32[B, R, C], and true extremes.
 
     `low` and `high`: float32[B, C]. `segments`: channels of the input segments that the graph
-    shows; one number when there are none.
+    shows; one number when there are none. `polar`: those segments (0 for an unsegmented input)
+    that come from an activation with unequal polarities.
     """
 
     tensor: str
@@ -71,6 +72,7 @@ class Group:
     low: Float
     high: Float
     segments: tuple[int, ...]
+    polar: frozenset[int]
     edges: tuple[float, ...]
 
     @property
@@ -138,6 +140,9 @@ def make_group(
         low=seen.minimum,
         high=seen.maximum,
         segments=input_segments(facts, sites),
+        polar=frozenset(
+            entry.segment or 0 for entry in facts.polarity if entry.site == sites[0].name
+        ),
         edges=calibration.bin_edges,
     )
 

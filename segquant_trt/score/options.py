@@ -16,12 +16,11 @@ import numpy.typing as npt
 from segquant_trt.records import KeepFloat, SegmentPlan, Smoothing, Treatment, WeightPlan
 from segquant_trt.records.options import RangeMethod
 from segquant_trt.records.scores import OptionScore, array_key
-from segquant_trt.schemes.gram import gram
-from segquant_trt.schemes.rounding import optimise_weight
-from segquant_trt.schemes.weights import QuantizedWeight, quantize_weight
+from segquant_trt.schemes.weights import QuantizedWeight
 from segquant_trt.score.coding import FactorKind, coding_error, fit_segments
 from segquant_trt.score.divisors import best_divisor, own_columns
 from segquant_trt.score.group import Double, Float, Group, Member
+from segquant_trt.score.rounding import rounded
 
 _GPTQ_COLUMNS = 8192  # the Gram matrix of more takes gigabytes, its factor minutes
 _ROUNDED = ("symmetric", "shifted")
@@ -74,14 +73,39 @@ class OptionSearch:
                     found.append(self._coded(group, whole, factor, _ROUNDED, choice))
                 if factor != "per_step":
                     found += [self._coded(group, whole, factor, (d,), choice) for d in duals]
+        if divisors[None] is not None:
+            # As published: SmoothQuant's divisor with symmetric codes, or DualScale's.
+            found.append(self._coded(group, whole, "static", ("symmetric",), divisors[None]))
         if group.admits_split:
-            for factor in factors:
-                found.append(self._coded(group, group.segments, factor, _ROUNDED, None))
-            found.append(self._coded(group, group.segments, "static", ("symmetric",), None))
-            found.append(self._coded(group, group.segments, "static", (*_ROUNDED, *duals), None))
+            found += self._split(group, factors, duals)
         untouched = SegmentPlan(channels=group.channels, activation=KeepFloat())
         found.append(_Coding(segments=(untouched,), divisor=None, smoothing=None))
         return found
+
+    def _split(
+        self, group: Group, factors: Sequence[FactorKind], duals: tuple[str, ...]
+    ) -> list[_Coding]:
+        """Every segment on its own: rounded, symmetric, DualScale where one polarity prevails."""
+        sizes = group.segments
+        every = len(sizes)
+        published = [
+            ("dual_scale",) if index in group.polar else ("symmetric",) for index in range(every)
+        ]
+        kinds: list[tuple[FactorKind, Sequence[Sequence[str]]]] = [
+            *((factor, [_ROUNDED] * every) for factor in factors),
+            ("static", [("symmetric",)] * every),
+            ("static", [(*_ROUNDED, *duals)] * every),
+        ]
+        if group.polar:
+            kinds.append(("static", published))
+        return [
+            _Coding(
+                segments=fit_segments(group, None, sizes, factor, own, self.method),
+                divisor=None,
+                smoothing=None,
+            )
+            for factor, own in kinds
+        ]
 
     def _divisor(self, group: Group, factor: FactorKind) -> tuple[Float, Smoothing] | None:
         choice = best_divisor(group, factor, self.weights[0])
@@ -102,7 +126,7 @@ class OptionSearch:
         choice: tuple[Float, Smoothing] | None,
     ) -> _Coding:
         divisor, smoothing = choice if choice is not None else (None, None)
-        segments = fit_segments(group, divisor, sizes, factor, kinds, self.method)
+        segments = fit_segments(group, divisor, sizes, factor, [kinds] * len(sizes), self.method)
         return _Coding(segments=segments, divisor=divisor, smoothing=smoothing)
 
     def _scored(
@@ -110,7 +134,7 @@ class OptionSearch:
     ) -> tuple[OptionScore, ...]:
         exact = member.product(member.rows, member.weight)
         signal = float(np.square(exact, dtype=np.float64).mean())
-        rounded: dict[tuple[str, tuple[int, ...], WeightPlan], tuple[WeightPlan, _Error]] = {}
+        known: dict[tuple[str, tuple[int, ...], WeightPlan], tuple[WeightPlan, _Error]] = {}
         found = []
         for coding in codings:
             own = self._input_error(member, coding)
@@ -119,9 +143,9 @@ class OptionSearch:
             for plan in self.weights:
                 if plan.rounding == "gptq" and member.weight.shape[1] > _GPTQ_COLUMNS:
                     plan = WeightPlan(bits=plan.bits, block=plan.block, scale_method="mse")
-                if (key, sizes, plan) not in rounded:
-                    rounded[key, sizes, plan] = self._weight_error(member, coding, plan)
-                weight, error = rounded[key, sizes, plan]
+                if (key, sizes, plan) not in known:
+                    known[key, sizes, plan] = self._weight_error(member, coding, plan)
+                weight, error = known[key, sizes, plan]
                 found.append(_option(coding, weight, own, error, signal))
         return tuple(found)
 
@@ -134,21 +158,21 @@ class OptionSearch:
     def _weight_error(
         self, member: Member, coding: _Coding, plan: WeightPlan
     ) -> tuple[WeightPlan, _Error]:
-        """The plan with the key of its codes, and what rounding costs."""
+        """The plan with the key of its codes, and what rounding costs on other rows."""
         repeated = None if coding.divisor is None else np.repeat(coding.divisor, member.taps)
         own = own_columns(member, repeated)
         scaled = member.weight if own is None else member.weight * own
         rows = member.rows if repeated is None else member.rows / repeated
-        parts = [
-            _rounded(scaled[:, columns], rows[..., columns], plan)
+        made = [
+            rounded(scaled[:, columns], rows[..., columns], plan)
             for columns in _weight_columns(member, coding)
         ]
-        decoded = np.concatenate([part.dequantize() for part in parts], axis=1)
+        decoded = np.concatenate([part.estimate for part in made], axis=1)
         restored = decoded if own is None else decoded / own
         error = np.asarray(restored - member.weight, dtype=np.float32)
         if plan.rounding != "nearest" or plan.scale_method != "absmax":
-            plan = self._stored(plan, parts)
-        return plan, _measured(member, member.product(member.rows, error))
+            plan = self._stored(plan, [part.codes for part in made])
+        return plan, _measured(member, member.product(member.rows[:, 1::2], error))
 
     def _stored(self, plan: WeightPlan, parts: Sequence[QuantizedWeight]) -> WeightPlan:
         codes = np.concatenate([part.codes for part in parts], axis=1)
@@ -193,16 +217,3 @@ def _weight_columns(member: Member, coding: _Coding) -> list[slice]:
         return [slice(0, member.weight.shape[1])]
     ends = np.cumsum([0, *(part.channels * member.taps for part in coding.segments)])
     return [slice(int(low), int(high)) for low, high in pairwise(ends)]
-
-
-def _rounded(weight: Float, rows: Float, plan: WeightPlan) -> QuantizedWeight:
-    """Codes of `weight` [N, k] for inputs like `rows` [B, R, k]."""
-    if weight.shape[1] != rows.shape[-1]:  # a grouped convolution: every share of the input alike
-        rows = np.concatenate(np.split(rows, rows.shape[-1] // weight.shape[1], axis=-1), axis=1)
-    weight = np.ascontiguousarray(weight)
-    if plan.rounding == "nearest":
-        # Only scales that are searched look at the inputs.
-        searched = plan.scale_method == "mse"
-        energy = np.square(rows, dtype=np.float64).mean(axis=(0, 1)) if searched else None
-        return quantize_weight(weight, plan, importance=energy)
-    return optimise_weight(weight, plan, gram(rows[:, ::2]), held_out=gram(rows[:, 1::2]))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import Weights, load_graph
 from segquant_trt.models import family_for
 from segquant_trt.models.checkpoint import find_checkpoint
 from segquant_trt.models.torch_module import load_module
-from segquant_trt.records import GraphFacts, ModelSpec, WeightPlan
+from segquant_trt.records import GraphFacts, LinearSite, ModelSpec, WeightPlan
 from segquant_trt.records.calibration import Calibration, read_calibration
 from segquant_trt.records.files import sha256_file
 from segquant_trt.records.options import RangeMethod
@@ -50,6 +53,7 @@ class ScoreRequest:
 
     weight_bits: tuple[int, ...] = (8,)
     range_method: RangeMethod = "mse"
+    threads: int | None = None
 
 
 def score(
@@ -78,17 +82,26 @@ def score(
     weights = Weights(load_graph(run / "model.onnx"), weights_folder)
     plans = [p for p in (*_EIGHT_BITS, *_FOUR_BITS) if p.bits in request.weight_bits]
     search = OptionSearch(weights=plans, method=request.range_method)
-    groups = grouped(facts)
-    found: dict[str, SiteScore] = {}
-    for index, (tensor, sites) in enumerate(groups.items()):
-        on_progress("score sites", index, len(groups))
+    groups = list(grouped(facts).items())
+    done = 0
+
+    def scored(item: tuple[str, list[LinearSite]]) -> list[SiteScore]:
+        tensor, sites = item
         group = make_group(tensor, sites, facts, calibration, weights, gains)
         options = search.options(group)
-        for member in group.members:
-            found[member.site.name] = _site_score(
-                member, tensor, options[member.site.name], request, search.arrays, gains
-            )
-    on_progress("score sites", len(groups), len(groups))
+        return [
+            _site_score(member, tensor, options[member.site.name], request, search.arrays, gains)
+            for member in group.members
+        ]
+
+    found: dict[str, SiteScore] = {}
+    # One thread per group: products of one site are too small to share, and a sum that is not
+    # split among threads is the same on every machine.
+    with threadpool_limits(1), ThreadPoolExecutor(request.threads or os.cpu_count()) as pool:
+        for results in pool.map(scored, groups):
+            found.update({result.site: result for result in results})
+            done += 1
+            on_progress("score sites", done, len(groups))
     scores = Scores(
         onnx_sha256=facts.onnx_sha256,
         facts_sha256=sha256_file(run / "facts.yaml"),

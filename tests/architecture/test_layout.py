@@ -15,10 +15,10 @@ ROOT_ENTRIES = {
     "pyproject.toml", "segquant_trt", "plugins", "tests", "benchmarks", "docker", "README.md",
     "LICENSE", "CHANGELOG.md",
 }  # fmt: skip
-MODULES = {"__init__.py", "errors.py", "pipeline.py", "py.typed"}
+MODULES = {"__init__.py", "errors.py", "py.typed"}
 PACKAGES = {
     "records", "graph", "schemes", "models", "backends", "export", "calibrate", "analyze", "score",
-    "plan", "rewrite", "build", "verify", "bench", "report", "serve", "cli",
+    "plan", "rewrite", "build", "verify", "bench", "report", "serve", "cli", "pipeline",
 }  # fmt: skip
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "stuff", "tools"}
 SOURCES = {".py", ".cu", ".cuh", ".cpp", ".h", ".sh", ".js", ".css", ".j2"}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
@@ -22,6 +22,7 @@ def conv_site(channels: int, kernel: tuple[int, ...]) -> LinearSite:
     )  # fmt: skip
 
 
+@settings(deadline=None)  # torch is imported on the way
 @given(
     kernel=st.tuples(st.integers(1, 3), st.integers(1, 4)),
     stride=st.integers(1, 2),

@@ -1,0 +1,206 @@
+"""What each stage does in a run folder: read records, call the stage, write its record."""
+
+from __future__ import annotations
+
+from segquant_trt.models import identity
+from segquant_trt.pipeline.sampling import (
+    STEPS,
+    batch_size_of,
+    guidance_of,
+    is_zoo,
+    loop_of,
+    sample_count,
+)
+from segquant_trt.records import Benchmark, Manifest, Quality
+from segquant_trt.records.codec import to_plain, write_record
+from segquant_trt.records.files import atomic_write_json, sha256_file
+from segquant_trt.records.stage import Work
+
+_HELD_OUT = 1_000_000  # verification seeds begin here, far from calibration's
+
+
+def export_stage(work: Work) -> None:
+    from segquant_trt.export import export
+
+    def advance(fraction: float, text: str) -> None:
+        work.progress.update(f"export: {text}", int(100 * fraction), 100)
+
+    export(identity.source_of(work), work.run.path, on_progress=advance)
+
+
+def calibrate_stage(work: Work) -> None:
+    from segquant_trt.calibrate import CalibrationRequest, calibrate
+
+    options = work.options
+    request = CalibrationRequest(
+        loop=None if options.inputs else loop_of(work),
+        inputs=options.inputs,
+        seeds=tuple(options.seed + i for i in range(sample_count(work))),
+        steps=options.steps or STEPS,
+        guidance_scale=guidance_of(work),
+        batch_size=batch_size_of(work),
+        threads=options.threads,
+    )
+    origin = calibrate(
+        work.run.path, work.weights(), work.spec(), request, on_progress=work.progress.update
+    )
+    if origin == "synthetic":
+        work.progress.note(
+            "calibrated on synthetic inputs: ranges are those of noise, and image quality may be "
+            "far below what recorded inputs give (record some and pass --inputs)"
+        )
+
+
+def analyze_stage(work: Work) -> None:
+    from segquant_trt.analyze import analyze
+
+    options = work.options
+    facts = analyze(
+        work.run / "model.onnx",
+        timestep=options.timestep or work.spec().timestep,
+        prompts=options.prompt_inputs,
+    )
+    write_record(work.run / "facts.yaml", facts)
+
+
+def score_stage(work: Work) -> None:
+    """Write `scores.safetensors`."""
+    from segquant_trt.records.calibration import check_checkpoint, read_calibration
+    from segquant_trt.score import ScoreRequest, score
+
+    calibration = work.run / "calibration.safetensors"
+    check_checkpoint(
+        read_calibration(calibration), calibration, work.spec(), work.run / "model.yaml"
+    )
+    score(
+        work.run.path,
+        work.weights(),
+        work.spec(),
+        work.facts(),
+        ScoreRequest(
+            weight_bits=(work.options.weight_bits,),
+            range_method=work.options.range_method,
+            threads=work.options.threads,
+        ),
+        on_progress=work.progress.update,
+        on_note=work.progress.note,
+    )
+
+
+def plan_stage(work: Work) -> None:
+    """Write `plan.yaml`."""
+    from segquant_trt.plan import Digests, make_plan, plan_request
+    from segquant_trt.records.costs import cost_table
+    from segquant_trt.records.scores import read_scores
+
+    scores = read_scores(work.run / "scores.safetensors")
+    options = work.options
+    plan = make_plan(
+        work.facts(),
+        scores,
+        cost_table(options.target, options.costs),
+        plan_request(options),
+        Digests(
+            facts=sha256_file(work.run / "facts.yaml"),
+            calibration=scores.calibration_sha256,
+            scores=sha256_file(work.run / "scores.safetensors"),
+        ),
+    )
+    write_record(work.run / "plan.yaml", plan)
+    prediction = plan.prediction
+    if prediction is not None:
+        work.progress.note(
+            f"expected: {prediction.sqnr_db_mean:.1f} dB per step, sites "
+            f"{prediction.latency_ms} ms ({prediction.latency_ms_plain} ms if plain)"
+        )
+
+
+def rewrite_stage(work: Work) -> None:
+    from segquant_trt.backends.emission import StoredArrays
+    from segquant_trt.rewrite import rewrite
+
+    plan = work.plan()
+    rewrite(
+        work.run / "model.onnx",
+        work.weights(),
+        work.facts(),
+        plan,
+        work.run / "quantized.onnx",
+        arrays=StoredArrays(work.run / "scores.safetensors", plan),
+        timestep=work.spec().timestep,
+        on_progress=work.update("rewrite"),
+    )
+    identity.note_content(work)
+
+
+def build_stage(work: Work) -> None:
+    from segquant_trt.build import build
+
+    build(work.run.path, work.spec(), work.facts(), work.plan(), out=work.run / "bundle")
+
+
+def verify_stage(work: Work) -> None:
+    from segquant_trt.serve import load
+    from segquant_trt.verify import VerifyRequest, verify
+
+    options = work.options
+    zoo = is_zoo(work)
+    first, seeds = (_HELD_OUT, 64) if zoo else (_HELD_OUT + sample_count(work), 8)
+    quality = verify(
+        work.run.path,
+        work.weights(),
+        work.spec(),
+        load(work.run / "bundle", threads=options.threads).run,
+        VerifyRequest(
+            loop=None if options.verify_inputs else loop_of(work),
+            inputs=options.verify_inputs,
+            calibrated_on=options.inputs,
+            seeds=tuple(first + i for i in range(seeds)),
+            judged=(1000 if options.full else 200) if zoo else 0,
+            steps=options.steps or STEPS,
+            guidance_scale=guidance_of(work),
+            batch_size=batch_size_of(work),
+            threads=options.threads,
+        ),
+        on_progress=work.progress.update,
+        on_note=work.progress.note,
+    )
+    atomic_write_json(work.run / "quality.json", to_plain(quality))
+
+
+def bench_stage(work: Work) -> None:
+    from segquant_trt.bench import bench
+    from segquant_trt.serve import load
+
+    bundle = load(work.run / "bundle", threads=work.options.threads)
+    figures = bench(
+        work.run.path,
+        work.weights(),
+        work.spec(),
+        bundle.manifest,
+        bundle.run,
+        threads=work.options.threads,
+        on_run=work.update("bench"),
+    )
+    atomic_write_json(work.run / "benchmark.json", to_plain(figures))
+
+
+def report_stage(work: Work) -> None:
+    from segquant_trt.records.images import load_images
+    from segquant_trt.report import write_report
+    from segquant_trt.report.summary import read_json_record
+
+    run = work.run
+    images = run / "images.safetensors"
+    names = ("model.onnx", "facts.yaml", "calibration.safetensors", "plan.yaml", "bundle")
+    write_report(
+        run / "report.html",
+        spec=work.spec(),
+        facts=work.facts(),
+        plan=work.plan(),
+        manifest=read_json_record(run / "bundle" / "manifest.json", Manifest),
+        quality=read_json_record(run / "quality.json", Quality),
+        benchmark=read_json_record(run / "benchmark.json", Benchmark),
+        images=load_images(images) if images.exists() else None,
+        digests=run.digests(names),
+    )

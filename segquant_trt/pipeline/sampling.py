@@ -1,0 +1,37 @@
+"""How a run samples: what its options leave open is the zoo's, or the pipeline's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from segquant_trt.records.stage import Work
+
+if TYPE_CHECKING:
+    from segquant_trt.models.loop import DenoisingLoop
+
+STEPS = 20
+_ZOO_GUIDANCE = 3.5
+
+
+def loop_of(work: Work) -> DenoisingLoop | None:
+    from segquant_trt.models.loops import open_loop
+
+    return open_loop(work.spec(), work.location(), work.options)
+
+
+def is_zoo(work: Work) -> bool:
+    return work.spec().source.startswith("zoo:")
+
+
+def guidance_of(work: Work) -> float | None:
+    given = work.options.guidance_scale
+    return _ZOO_GUIDANCE if given is None and is_zoo(work) else given
+
+
+def batch_size_of(work: Work) -> int:
+    return 32 if is_zoo(work) else 1  # seeds at once; guidance doubles them
+
+
+def sample_count(work: Work) -> int:
+    # Of the 32 prompts that ship, the last eight are left for verification.
+    return work.options.num_samples or (32 if is_zoo(work) else 24)

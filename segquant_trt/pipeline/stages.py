@@ -1,0 +1,113 @@
+"""The stages in order: what each reads, writes and depends on."""
+
+from __future__ import annotations
+
+from segquant_trt.models import identity
+from segquant_trt.pipeline import bodies
+from segquant_trt.records.stage import Stage
+
+_SAMPLING = ("steps", "guidance_scale", "height", "width", "scheduler", "seed")
+_EXPORTED = ("model.onnx", "model.yaml")
+_LOCATION = "model.location.yaml"
+_FLOAT = (*_EXPORTED, _LOCATION, "excerpt.safetensors")
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        name="export",
+        inputs=(),
+        outputs=(*_EXPORTED, _LOCATION),
+        options=("model", "subfolder", "revision"),
+        body=bodies.export_stage,
+        identity=identity.of_checkpoint,
+    ),
+    Stage(
+        name="calibrate",
+        inputs=(*_EXPORTED, _LOCATION),
+        outputs=("excerpt.safetensors", "calibration.safetensors", "recordings"),
+        options=(*_SAMPLING, "num_samples", "device", "dtype"),
+        body=bodies.calibrate_stage,
+        identity=identity.of_calibration,
+        further=("prompts", "inputs", "threads"),
+    ),
+    Stage(
+        name="analyze",
+        inputs=_EXPORTED,
+        outputs=("facts.yaml",),
+        options=("timestep", "prompt_inputs"),
+        body=bodies.analyze_stage,
+    ),
+    Stage(
+        name="score",
+        inputs=(
+            *_EXPORTED,
+            _LOCATION,
+            "facts.yaml",
+            "calibration.safetensors",
+            "excerpt.safetensors",
+        ),
+        outputs=("scores.safetensors",),
+        options=("weight_bits", "range_method"),
+        body=bodies.score_stage,
+        further=("threads",),
+    ),
+    Stage(
+        name="plan",
+        inputs=("facts.yaml", "scores.safetensors"),
+        outputs=("plan.yaml",),
+        options=(
+            *("target", "preset", "objective", "max_latency", "target_sqnr", "cost_scale"),
+            *("weight_bits", "weight_only", "weight_scales", "quantize_all", "keep_float"),
+        ),
+        body=bodies.plan_stage,
+        identity=identity.of_planning,
+        further=("rules", "costs"),
+        editable=True,
+    ),
+    Stage(
+        name="rewrite",
+        inputs=("model.onnx", _LOCATION, "facts.yaml", "plan.yaml", "scores.safetensors"),
+        outputs=("quantized.onnx", "quantized.weights"),
+        options=(),
+        body=bodies.rewrite_stage,
+    ),
+    Stage(
+        name="build",
+        inputs=("quantized.onnx", "quantized.weights", "facts.yaml", "plan.yaml", "model.yaml"),
+        outputs=("bundle",),
+        options=(),
+        body=bodies.build_stage,
+        identity=identity.of_runtimes,
+    ),
+    Stage(
+        name="verify",
+        inputs=(*_FLOAT, "facts.yaml", "plan.yaml", "quantized.onnx", "bundle"),
+        outputs=("quality.json", "images.safetensors"),
+        options=(*_SAMPLING, "num_samples", "device", "dtype", "full"),
+        body=bodies.verify_stage,
+        identity=identity.of_verification,
+        further=("prompts", "inputs", "verify_inputs", "threads"),
+    ),
+    Stage(
+        name="bench",
+        inputs=(*_FLOAT, "bundle"),
+        outputs=("benchmark.json",),
+        options=("threads",),
+        body=bodies.bench_stage,
+        identity=identity.of_runtimes,
+    ),
+    Stage(
+        name="report",
+        inputs=(
+            "model.yaml",
+            "facts.yaml",
+            "plan.yaml",
+            "bundle",
+            "quality.json",
+            "benchmark.json",
+        ),
+        outputs=("report.html",),
+        options=(),
+        body=bodies.report_stage,
+    ),
+)
+PRODUCERS = {name: stage.name for stage in STAGES for name in stage.outputs}

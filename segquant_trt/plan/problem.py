@@ -1,0 +1,117 @@
+"""The planner's choices: for every group of sites, options with a cost and noise per bin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from segquant_trt.plan.costs import CostModel, Scaling, shape_of
+from segquant_trt.records import GraphFacts, LinearSite, Treatment, left_in_float
+from segquant_trt.records.scores import Scores, SiteScore
+
+Double = npt.NDArray[np.float64]
+Allowed = Callable[[LinearSite, SiteScore, Treatment], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One treatment for all quantised sites of a group. `index` is its place in the scores.
+
+    `noise`: float64[B], at the denoiser's output, requantised outputs included.
+    """
+
+    index: int
+    cost_ms: float
+    noise: Double
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A group's quantised sites, and the options that the target and the user allow for it."""
+
+    tensor: str
+    sites: tuple[str, ...]
+    options: tuple[Option, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """All groups. `kept_ms` is what sites that stay in float cost, whatever is chosen."""
+
+    choices: tuple[Choice, ...]
+    kept_ms: float
+    bins: int
+
+
+def make_problem(
+    facts: GraphFacts,
+    scores: Scores,
+    costs: CostModel,
+    *,
+    batch: int,
+    scaling: Scaling,
+    kept: Mapping[str, str],
+    allowed: Allowed,
+    output_noise: Callable[[SiteScore], Sequence[float]],
+) -> Problem:
+    """Collect what may be chosen.
+
+    Args:
+        facts: the sites.
+        scores: their options.
+        costs: of the target.
+        batch: samples of one call.
+        scaling: see `Scaling`.
+        kept: sites that stay in float, and why.
+        allowed: whether the target and the user's rules admit a treatment at a site.
+        output_noise: what requantising a site's output adds.
+    """
+    sites = {site.name: site for site in facts.sites}
+    groups: dict[str, list[SiteScore]] = {}
+    kept_ms = 0.0
+    for score in scores.sites:
+        site = sites[score.site]
+        if score.site in kept:
+            shape = shape_of(site, score.rows_per_sample, batch, scaling)
+            kept_ms += costs.product_ms(left_in_float(site.in_features), shape)
+        else:
+            groups.setdefault(score.group, []).append(score)
+    choices = tuple(
+        _choice(tensor, members, sites, costs, batch, scaling, allowed, output_noise)
+        for tensor, members in groups.items()
+    )
+    return Problem(choices=choices, kept_ms=kept_ms, bins=max(len(scores.bin_edges), 1))
+
+
+def _choice(
+    tensor: str,
+    members: Sequence[SiteScore],
+    sites: Mapping[str, LinearSite],
+    costs: CostModel,
+    batch: int,
+    scaling: Scaling,
+    allowed: Allowed,
+    output_noise: Callable[[SiteScore], Sequence[float]],
+) -> Choice:
+    rounding = np.sum([output_noise(score) for score in members], axis=0)
+    shapes = [shape_of(sites[s.site], s.rows_per_sample, batch, scaling) for s in members]
+    options = []
+    for index in range(len(members[0].options)):
+        scored = [score.options[index] for score in members]
+        treatments = [option.treatment for option in scored]
+        fits = (
+            allowed(sites[score.site], score, treatment)
+            for score, treatment in zip(members, treatments, strict=True)
+        )
+        if not all(fits):
+            continue
+        cost = costs.input_ms(treatments[0], shapes[0])
+        cost += sum(costs.product_ms(t, s) for t, s in zip(treatments, shapes, strict=True))
+        noise = np.sum([option.noise for option in scored], axis=0) + rounding
+        options.append(Option(index=index, cost_ms=cost, noise=noise))
+    return Choice(
+        tensor=tensor, sites=tuple(score.site for score in members), options=tuple(options)
+    )

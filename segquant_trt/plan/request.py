@@ -1,0 +1,137 @@
+"""What the user asks of a plan, and which sites and treatments that leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from segquant_trt.backends import backend_for
+from segquant_trt.errors import SegQuantError
+from segquant_trt.plan.costs import Scaling
+from segquant_trt.plan.presets import weight_only
+from segquant_trt.records import GraphFacts, LinearSite, SitePlan, Target, Treatment
+from segquant_trt.records.codec import read_record
+from segquant_trt.records.options import (
+    CompileOptions,
+    Objective,
+    PresetName,
+    WeightScaleMethod,
+)
+from segquant_trt.records.rules import Rules, matches, unmatched
+from segquant_trt.records.scores import SiteScore
+
+BUDGETS: dict[Objective, float] = {"speed": 1.0, "balanced": 1.05, "quality": 1.25}
+"""Latency that each objective allows, over that of plain static INT8."""
+
+_KEPT_ROLES = {
+    "embedder": "an embedder: its error enters every block (kept in float; "
+    "--quantize-all overrides)",
+    "modulation": "modulation: one row per image, hardly any work, and it steers every token "
+    "(kept in float; --quantize-all overrides)",
+    "final": "the final projection: its error is the output's (kept in float; "
+    "--quantize-all overrides)",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRequest:
+    """What the user asks of a plan. `keep_float` are patterns over site and module names.
+
+    `max_latency`: milliseconds; `max_latency_ratio`: over plain static INT8. With `target_sqnr_db`
+    the fastest plan that is expected to reach it is made.
+    """
+
+    target: Target
+    preset: PresetName = "auto"
+    objective: Objective = "balanced"
+    max_latency_ms: float | None = None
+    max_latency_ratio: float | None = None
+    target_sqnr_db: float | None = None
+    weight_bits: int = 8
+    weight_only: bool = False
+    weight_scales: WeightScaleMethod = "absmax"
+    quantize_all: bool = False
+    keep_float: tuple[str, ...] = ()
+    rules: Rules = field(default_factory=Rules)
+    scaling: Scaling = field(default_factory=Scaling)
+
+    def kept(self, facts: GraphFacts) -> dict[str, str]:
+        """Sites that stay in float, and why.
+
+        Raises:
+            SegQuantError: a pattern matches no site, or nothing is left to quantise.
+        """
+        for pattern in self.keep_float:
+            if not any(matches(site, pattern) for site in facts.sites):
+                raise unmatched(pattern, facts.sites, flag="--keep-float")
+        self.rules.check_used(facts.sites)
+        reasons = {site.name: self._reason(site) for site in facts.sites}
+        if all(reasons.values()):
+            raise SegQuantError(
+                f"all {len(reasons)} sites would stay in float: nothing to quantise",
+                hint="drop some --keep-float patterns, or use --quantize-all",
+            )
+        return {name: reason for name, reason in reasons.items() if reason is not None}
+
+    def _reason(self, site: LinearSite) -> str | None:
+        for pattern in self.keep_float:
+            if matches(site, pattern):
+                return f"kept in float by --keep-float '{pattern}'"
+        for rule in self.rules.rules:
+            if rule.keep_float and rule.matches(site):
+                return f"kept in float by the rule for '{rule.sites}'"
+        if site.role == "body" or self.quantize_all:
+            return None
+        return _KEPT_ROLES[site.role]
+
+    def budget_ms(self, plain_ms: float) -> float:
+        """What a plan may take, where plain static INT8 takes `plain_ms`."""
+        if self.max_latency_ms is not None:
+            return self.max_latency_ms
+        ratio = self.max_latency_ratio
+        return plain_ms * (BUDGETS[self.objective] if ratio is None else ratio)
+
+    def allows(self, site: LinearSite, score: SiteScore, treatment: Treatment) -> bool:
+        """Whether the target, the bit widths and the user's rules admit a treatment."""
+        weight = treatment.weight
+        if weight is None or weight.bits != self.weight_bits:
+            return False
+        if weight_only(treatment) != self.weight_only:
+            return False
+        planned = SitePlan(
+            site=site.name,
+            module=site.module,
+            treatment=treatment,
+            output_range=score.output_range,
+            output_channels=score.output_channels,
+            macs_per_sample=0,
+            why="",
+            considered=(),
+        )
+        if backend_for(self.target).placement.lacks(site, planned) is not None:
+            return False
+        return all(rule.admits(treatment) for rule in self.rules.rules if rule.matches(site))
+
+
+def plan_request(options: CompileOptions) -> PlanRequest:
+    """The request that a compilation's options make; its rules are read from their file.
+
+    Raises:
+        SegQuantError: the rules' file is missing, truncated or not one of rules.
+    """
+    limit = options.latency_limit()
+    rows, width = options.cost_factors()
+    return PlanRequest(
+        target=options.target,
+        preset=options.preset,
+        objective=options.objective,
+        max_latency_ms=limit[0] if limit is not None and not limit[1] else None,
+        max_latency_ratio=limit[0] if limit is not None and limit[1] else None,
+        target_sqnr_db=options.target_sqnr,
+        weight_bits=options.weight_bits,
+        weight_only=options.weight_only,
+        weight_scales=options.weight_scales,
+        quantize_all=options.quantize_all,
+        keep_float=options.keep_float,
+        rules=Rules() if options.rules is None else read_record(options.rules, Rules),
+        scaling=Scaling(rows=rows, width=width),
+    )

@@ -1,0 +1,144 @@
+"""The multiple-choice knapsack: one option per group, least noise within a budget of time.
+
+The mean over timestep bins of dB is not a sum over groups; weighing every bin's noise by one over
+its present total makes it one to first order, and a few rounds settle the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from segquant_trt.errors import SegQuantError
+from segquant_trt.plan.problem import Choice, Option, Problem
+
+Double = npt.NDArray[np.float64]
+
+_ROUNDS = 3
+_BISECTIONS = 14
+_FLOOR = 1e-20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Solution:
+    """The option chosen for every group, in the problem's order, and what they add up to."""
+
+    chosen: tuple[Option, ...]
+    noise: Double
+    cost_ms: float
+
+    @property
+    def sqnr_db_mean(self) -> float:
+        """Predicted SQNR of the denoiser's output, mean over timestep bins of dB."""
+        return float(np.mean(-10.0 * np.log10(np.maximum(self.noise, _FLOOR))))
+
+
+def total(problem: Problem, chosen: Sequence[Option]) -> Solution:
+    """Sums of the chosen options."""
+    noise = np.sum([option.noise for option in chosen], axis=0)
+    cost = problem.kept_ms + sum(option.cost_ms for option in chosen)
+    return Solution(chosen=tuple(chosen), noise=np.asarray(noise), cost_ms=cost)
+
+
+def least_noise(problem: Problem, budget_ms: float, start: Solution) -> Solution:
+    """The least noise for at most `budget_ms`; `start` gives the first weights of the bins.
+
+    Raises:
+        SegQuantError: not even the cheapest options fit the budget.
+    """
+    cheapest = total(problem, [min(c.options, key=lambda o: o.cost_ms) for c in problem.choices])
+    if cheapest.cost_ms > budget_ms:
+        raise SegQuantError(
+            f"no plan takes at most {budget_ms:.4g} ms; the fastest one takes "
+            f"{cheapest.cost_ms:.4g} ms (by the cost table)",
+            hint="allow more with --max-latency",
+        )
+    best, weights = start if start.cost_ms <= budget_ms else cheapest, _weights(start)
+    for _ in range(_ROUNDS):
+        found = _solved(problem, budget_ms, weights)
+        if found.sqnr_db_mean <= best.sqnr_db_mean and best is not start:
+            break
+        best = max(best, found, key=lambda solution: solution.sqnr_db_mean)
+        weights = _weights(found)
+    return best
+
+
+def least_time(problem: Problem, target_db: float, start: Solution) -> Solution:
+    """The least time whose predicted SQNR is at least `target_db`, by bisection of the budget.
+
+    Raises:
+        SegQuantError: no plan reaches the target.
+    """
+    low = sum(min(o.cost_ms for o in c.options) for c in problem.choices) + problem.kept_ms
+    high = sum(max(o.cost_ms for o in c.options) for c in problem.choices) + problem.kept_ms
+    best = least_noise(problem, high, start)
+    if best.sqnr_db_mean < target_db:
+        raise SegQuantError(
+            f"no plan is expected to reach {target_db:g} dB; the best one reaches "
+            f"{best.sqnr_db_mean:.1f} dB",
+            hint="ask for less with --target-sqnr, or keep more sites in float (--keep-float)",
+        )
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (low + high)
+        found = least_noise(problem, middle, start)
+        if found.sqnr_db_mean >= target_db:
+            best, high = found, middle
+        else:
+            low = middle
+    return best
+
+
+def _weights(solution: Solution) -> Double:
+    return np.asarray(1.0 / np.maximum(solution.noise, _FLOOR))
+
+
+def _solved(problem: Problem, budget_ms: float, weights: Double) -> Solution:
+    """The exact solution for fixed weights of the bins."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import coo_matrix
+
+    fronts = [_front(choice, weights) for choice in problem.choices]
+    flat = [(group, option) for group, front in enumerate(fronts) for option in front]
+    noise = np.array([option.noise @ weights for _, option in flat])
+    cost = np.array([option.cost_ms for _, option in flat])
+    groups = np.array([group for group, _ in flat])
+    one_each = coo_matrix(
+        (np.ones(len(flat)), (groups, np.arange(len(flat)))), shape=(len(fronts), len(flat))
+    )
+    room = budget_ms - problem.kept_ms
+    scale = noise.sum() or 1.0
+    result = milp(
+        noise / scale * len(flat),
+        constraints=[
+            LinearConstraint(one_each.tocsr(), 1.0, 1.0),
+            LinearConstraint(cost[None, :] / room, -np.inf, 1.0 + 1e-9),
+        ],
+        integrality=np.ones(len(flat)),
+        bounds=Bounds(0.0, 1.0),
+        options={"mip_rel_gap": 1e-4},
+    )
+    if result.x is None:
+        raise SegQuantError(
+            f"the solver found no plan within {budget_ms:.4g} ms: {result.message}",
+            hint="allow more with --max-latency",
+        )
+    chosen: list[Option | None] = [None] * len(fronts)
+    for position in np.flatnonzero(result.x > 0.5):
+        group, option = flat[int(position)]
+        chosen[group] = option
+    return total(problem, [option for option in chosen if option is not None])
+
+
+def _front(choice: Choice, weights: Double) -> list[Option]:
+    """Options that no other beats in both cost and noise, by rising cost."""
+    front: list[Option] = []
+    least = np.inf
+    for option in sorted(choice.options, key=lambda o: (o.cost_ms, o.noise @ weights, o.index)):
+        noise = float(option.noise @ weights)
+        if noise < least:
+            front.append(option)
+            least = noise
+    return front

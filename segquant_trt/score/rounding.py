@@ -1,0 +1,48 @@
+"""Weight codes for calibration rows, and an honest estimate of their error on other rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from typing_extensions import assert_never
+
+from segquant_trt.records import WeightPlan
+from segquant_trt.schemes.gptq import gptq
+from segquant_trt.schemes.gram import gram
+from segquant_trt.schemes.rounding import search_damping
+from segquant_trt.schemes.weights import QuantizedWeight, quantize_weight
+from segquant_trt.score.group import Float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rounded:
+    """`codes` are made for all rows; `estimate` float32[N, k] decodes codes made for even ones."""
+
+    codes: QuantizedWeight
+    estimate: Float
+
+
+def rounded(weight: Float, rows: Float, plan: WeightPlan) -> Rounded:
+    """Codes of `weight` [N, k] for inputs like `rows` [B, R, k].
+
+    GPTQ fits its rows, and looks better on them than on any others: its damping is chosen, and its
+    error is to be measured, on the odd rows with codes that have seen the even ones only.
+    """
+    weight = np.ascontiguousarray(weight)
+    if weight.shape[1] != rows.shape[-1]:  # a grouped convolution: every share of the input alike
+        rows = np.concatenate(np.split(rows, rows.shape[-1] // weight.shape[1], axis=-1), axis=1)
+    match plan.rounding:
+        case "nearest":
+            searched = plan.scale_method == "mse"
+            energy = np.square(rows, dtype=np.float64).mean(axis=(0, 1)) if searched else None
+            codes = quantize_weight(weight, plan, importance=energy)
+            return Rounded(codes=codes, estimate=codes.dequantize())
+        case "gptq":
+            even, odd = gram(rows[:, ::2]), gram(rows[:, 1::2])
+            damping = search_damping(weight, plan, even, odd)
+            estimate = gptq(weight, even, plan, damping=damping).dequantize()
+            codes = gptq(weight, even + odd, plan, damping=damping)
+            return Rounded(codes=codes, estimate=estimate)
+        case _:
+            assert_never(plan.rounding)
