@@ -27,7 +27,8 @@ _FAMILIES = (
 )
 # Forms of what torch's two exporters write: the default; without the optimiser (transposed
 # weights, SplitToSequence, CastLike); with GroupNorm and GELU taken apart; with Attention and
-# RMSNormalization as one node; by the TorchScript exporter (chunks become computed Slices).
+# RMSNormalization as one node; by the TorchScript exporter (chunks become computed Slices; FLUX's
+# rotary embedding holds at the traced size only).
 _FORMS: dict[Form, tuple[str, ...]] = {
     "optimized": _FAMILIES,
     "plain": _FAMILIES,
