@@ -68,24 +68,28 @@ def _joined(join: _Join, layout: Layout) -> Outcome:
     factors = layout[join.axis]
     if not is_marked(factors):
         return _selected(join, layout) or _crossed(join, layout)
-    if len(factors) > 1:
+    factor, rest = factors[0], factors[1:]
+    if factor.mark is None or any(other.mark is not None or not other.full for other in rest):
         return Ended(node=join.node, reason="the joined axis is shared with other indices")
-    (factor,) = factors
     order = marked(layout)
     if order[0][0] != join.axis:
         return Ended(
             node=join.node,
             reason="the parts interleave: the joined axis is an inner part of the channels",
         )
-    lengths = _completed(join.lengths, factor.extent)
+    below = product(other.extent for other in rest)  # indices of the axis per traced channel
+    lengths = _completed(join.lengths, factor.extent * below)
     inner = product(other.size for _, other in order[1:])
-    if lengths is None or not isinstance(inner, int):
+    if lengths is None or not isinstance(inner, int) or not isinstance(below, int):
         return Ended(node=join.node, reason="the length of a joined part is unknown")
-    cuts = _cuts(lengths, factor)
+    if any(length % below for length in lengths):
+        return Ended(node=join.node, reason="the joined axis is shared with other indices")
+    counts = tuple(length // below for length in lengths)
+    cuts = _cuts(counts, factor)
     if cuts is None:
         return Ended(node=join.node, reason="the parts do not add up to the joined axis")
     parts = [
-        (join.part(index, layout, (Factor(lengths[index], factor.mark, start, size),)), size)
+        (join.part(index, layout, (Factor(counts[index], factor.mark, start, size), *rest)), size)
         for index, start, size in cuts
     ]
     if len(parts) == 1:

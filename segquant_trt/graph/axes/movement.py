@@ -44,16 +44,28 @@ def source_shape(node: NodeProto, view: GraphView) -> Shape | Ended:
     return lost(node, f"the shape of '{node.input[0]}' is unknown") if shape is None else shape
 
 
+RESHAPES = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze"))
+
+
 def reshape(node: NodeProto, place: Place, view: GraphView) -> Outcome:
-    """Reshape, Flatten, Squeeze, Unsqueeze: the same elements under other axes."""
-    source = source_shape(node, view)
-    if isinstance(source, Ended):
-        return source
-    layout = regrouped(place.layout, source)
-    if layout is None:
-        shown = ", ".join(map(str, source))
-        return lost(node, f"{node.op_type} from [{shown}] mixes the channels with unknown lengths")
-    return moved(node.input[0], layout, node)
+    """Reshape, Flatten, Squeeze, Unsqueeze: the same elements under other axes.
+
+    Where one alone cannot be followed, it may be together with the reshapes before it.
+    """
+    nodes = [node]
+    while True:
+        source = source_shape(nodes[-1], view)
+        if isinstance(source, Ended):
+            return source
+        layout = regrouped(place.layout, source)
+        if layout is not None:
+            return moved(nodes[-1].input[0], layout, *nodes)
+        before = view.wiring.producer.get(nodes[-1].input[0])
+        if before is None or before.op_type not in RESHAPES:
+            break
+        nodes.append(before)
+    shown = ", ".join(map(str, view.shapes.of(node.input[0]) or ()))
+    return lost(node, f"{node.op_type} from [{shown}] regroups the channels")
 
 
 def transpose(node: NodeProto, place: Place, view: GraphView) -> Outcome:

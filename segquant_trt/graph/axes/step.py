@@ -87,7 +87,7 @@ def _pool(node: NodeProto, place: Place, view: GraphView) -> Outcome:
 
 _STEPS: Mapping[str, Step] = {
     **dict.fromkeys(_NORMS, _norm),
-    **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), movement.reshape),
+    **dict.fromkeys(movement.RESHAPES, movement.reshape),
     **dict.fromkeys(("Resize", "Upsample"), movement.resize),
     **dict.fromkeys(("SpaceToDepth", "DepthToSpace"), movement.space_to_depth),
     **dict.fromkeys(
