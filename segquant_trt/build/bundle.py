@@ -9,6 +9,7 @@ import segquant_trt
 from segquant_trt.backends import backend_for
 from segquant_trt.build.proof import IntegerShare, prove_integer
 from segquant_trt.errors import SegQuantError
+from segquant_trt.graph.annotations import drop_annotations
 from segquant_trt.graph.bigfile import Weights, load_graph
 from segquant_trt.graph.payload import relocate
 from segquant_trt.graph.plan_stamp import check_plan_stamp
@@ -39,6 +40,7 @@ def build(run: Path, spec: ModelSpec, facts: GraphFacts, plan: QuantPlan, *, out
         folder.mkdir()
         model = load_graph(quantized)
         relocate(model, WEIGHTS)
+        drop_annotations(model)
         (folder / MODEL).write_bytes(model.SerializeToString(deterministic=True))
         shutil.copyfile(quantized.with_suffix(".weights"), folder / WEIGHTS)
         (folder / PLAN).write_bytes(encode_yaml(plan))

@@ -52,6 +52,22 @@ def test_contents_and_manifest(tmp_path: Path, target: Target) -> None:
     assert manifest.size_bytes_quantized == model.size_bytes + weights.size_bytes
 
 
+def test_a_bundle_leaves_out_what_no_runtime_reads(tmp_path: Path) -> None:
+    spec, facts, plan = prepare(tmp_path)
+    plain = build(tmp_path, spec, facts, plan, out=tmp_path / "plain")
+    graph = load_graph(tmp_path / "quantized.onnx")
+    for node in graph.graph.node:
+        entry = node.metadata_props.add()
+        entry.key, entry.value = "pkg.torch.onnx.name_scopes", f"['', '{node.name}']" * 20
+        node.doc_string = "said on the way"
+    (tmp_path / "quantized.onnx").write_bytes(graph.SerializeToString(deterministic=True))
+    noted = build(tmp_path, spec, facts, plan, out=tmp_path / "noted")
+    assert (tmp_path / "plain/model.onnx").read_bytes() == (
+        tmp_path / "noted/model.onnx"
+    ).read_bytes()
+    assert noted == plain
+
+
 def test_bundle_needs_nothing_outside_it(tmp_path: Path) -> None:
     bundle, _ = make_bundle(tmp_path / "run")
     moved = Path(shutil.copytree(bundle, tmp_path / "elsewhere"))
