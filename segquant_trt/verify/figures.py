@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from segquant_trt.errors import SegQuantError
+
 Float = npt.NDArray[np.floating]
 
 CEILING_DB = 200.0  # what an exact match is reported as; float64 rounding is far above it
@@ -71,8 +73,19 @@ def frechet_distance(features: Float, mean: Float, covariance: Float) -> float:
     Args:
         features: float[N, F] of the generated images, N >= 2.
         mean, covariance: float[F] and float[F, F] of the reference set.
+
+    Raises:
+        SegQuantError: a feature is NaN or infinite, as those of an image with NaN are.
     """
     values = _double(features)
+    broken = int((~np.isfinite(values).all(axis=1)).sum())
+    if broken:
+        raise SegQuantError(
+            f"{broken} of {len(values)} images have features that are NaN or infinite: the "
+            "denoiser that drew them diverges",
+            hint="keep the sites that cost most in float (--keep-float), or calibrate on more "
+            "samples",
+        )
     own_mean, own_covariance = values.mean(axis=0), np.cov(values, rowvar=False)
     # The trace of the square root is the sum of the roots of the eigenvalues, which are real and
     # not negative for a product of covariances; this also holds for singular ones.

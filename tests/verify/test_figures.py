@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from segquant_trt.errors import SegQuantError
 from segquant_trt.verify.figures import CEILING_DB, frechet_distance, psnr_db, sqnr_db, ssim
 
 
@@ -67,6 +68,15 @@ def test_frechet_distance_of_diagonal_gaussians() -> None:
     expected = (1.0 + 0.0 + 4.0) + (1.0 + 0.0 + 0.25)
     found = frechet_distance(features, mean, np.diag(deviation**2))
     assert found == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_frechet_distance_of_broken_images_says_how_many(value: float) -> None:
+    features = np.random.default_rng(3).normal(size=(20, 3)).astype(np.float32)
+    features[4, 1] = features[9] = value
+    with pytest.raises(SegQuantError, match="2 of 20 images") as refused:
+        frechet_distance(features, np.zeros(3), np.eye(3))
+    assert "--keep-float" in refused.value.hint
 
 
 def test_frechet_distance_to_itself_is_zero() -> None:
