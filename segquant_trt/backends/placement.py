@@ -25,7 +25,7 @@ class Placement:
     """A target's abilities and the rules of its emission.
 
     `schemes`, `linear_factors`, `convolution_factors`: kinds that it has integer kernels for; a
-    factor per token is for linears, and for 1x1 convolutions of stride 1. `split_convolutions`,
+    factor per token is for linears, and for 1x1 convolutions. `split_convolutions`,
     `dual_convolutions`: convolutions may be sums of products. `mixed_segments`: a split site may
     keep some segments in float. `weight_bits`: of integer products; `weight_only_bits`: of linears
     with float activations, in blocks or not.
@@ -63,7 +63,7 @@ class Placement:
             return f"segments of {wanted} channels for an input of {site.in_features}"
         lacking = [
             self._weight(site, treatment),
-            self._segments(site, treatment.segments),
+            self._segments(site, treatment.segments, smoothed=treatment.smoothing is not None),
             *(self._segment(site, part) for part in treatment.segments),
             self._output(site, plan),
         ]
@@ -88,9 +88,11 @@ class Placement:
             return "weights in blocks with quantised activations"
         return None
 
-    def _segments(self, site: LinearSite, segments: tuple[SegmentPlan, ...]) -> str | None:
+    def _segments(
+        self, site: LinearSite, segments: tuple[SegmentPlan, ...], *, smoothed: bool
+    ) -> str | None:
         if len(segments) == 1:
-            return None
+            return "smoothed grouped convolutions" if smoothed and site.groups > 1 else None
         if site.op == "Conv" and not (self.split_convolutions and site.groups == 1):
             return "split convolutions" if site.groups == 1 else "split grouped convolutions"
         kept = sum(isinstance(part.activation, KeepFloat) for part in segments)

@@ -148,10 +148,18 @@ class Weights:
         Raises:
             SegQuantError: naming the file and the first weight that it lacks.
         """
-        for name, tensor in self._tensors.items():
-            place = external_range(tensor)
-            if place is not None:
-                self._bytes(name, place)
+        for name in self._tensors:
+            self.check(name)
+
+    def check(self, name: str) -> None:
+        """Check that the file of the initializer `name` is there and long enough.
+
+        Raises:
+            SegQuantError: naming the file and the weight.
+        """
+        place = external_range(self._tensors[name])
+        if place is not None:
+            self._bytes(name, place)
 
     def _bytes(self, name: str, place: ExternalRange) -> memoryview:
         length = place.length if place.length >= 0 else self.size_bytes(name)

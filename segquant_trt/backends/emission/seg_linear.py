@@ -28,7 +28,11 @@ DOMAIN = "segquant"
 NAME = "SegLinear"
 VERSION = 1
 INPUTS = ("x", "codes", "scale", "plane_scales", "correction", "bias")
-ATTRIBUTES = ("segment_sizes", "zero_shifts", "plugin_namespace", "plugin_version")
+ATTRIBUTES = (
+    "segment_sizes", "plane_segments", "polarities", "zero_shifts", "plugin_namespace",
+    "plugin_version",
+)  # fmt: skip
+_POLARITY = {"both": 0, "positive": 1, "negative": -1}
 _MIDDLE = 128  # uint8 code of the int8 code 0
 
 
@@ -87,6 +91,8 @@ class SegLinear:
             domain=DOMAIN,
             overload=overload,
             segment_sizes=[part.channels for part in segments],
+            plane_segments=[index for index, own in enumerate(by_segment) for _ in own],
+            polarities=[_POLARITY[p.polarity] for own in by_segment for p in own],
             zero_shifts=[_MIDDLE - p.zero_point for own in by_segment for p in own],
             plugin_namespace=DOMAIN,
             plugin_version=str(VERSION),

@@ -14,10 +14,12 @@ lifting; a Squeeze undoes it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from onnx import NodeProto, helper
 
-from segquant_trt.backends.emission.activations import Activations
+from segquant_trt.backends.emission.activations import Activations, Segment
 from segquant_trt.backends.emission.arrays import Arrays, ChannelSteps, channel_steps
 from segquant_trt.backends.emission.builder import Builder
 from segquant_trt.backends.emission.factors import Factors
@@ -27,8 +29,9 @@ from segquant_trt.backends.emission.stored import Float, FloatTensor, IntegerBia
 from segquant_trt.backends.emission.structure import Structure
 from segquant_trt.backends.placement import Placement
 from segquant_trt.errors import SegQuantError
+from segquant_trt.graph.attributes import ints_attribute
 from segquant_trt.graph.wiring import node_name
-from segquant_trt.records import LinearSite, SitePlan
+from segquant_trt.records import LinearSite, PerToken, SitePlan
 from segquant_trt.schemes import output_encoding
 
 
@@ -60,6 +63,7 @@ class SiteEmitter:
         self._floats: dict[tuple[str, tuple[int, ...]], FloatTensor] = {}
         self._own_floats: list[FloatTensor] = []
         self._lifted: set[str] = set()
+        self._subsampled: dict[tuple[str, tuple[int, ...]], str] = {}
 
     @property
     def weights(self) -> tuple[WeightCodes, ...]:
@@ -118,7 +122,7 @@ class SiteEmitter:
 
     def convolution(self, node: NodeProto, site: LinearSite, plan: SitePlan) -> None:
         """A Conv, its output requantised where the target wants it."""
-        segments = self.activations.segments(site, plan)
+        segments = [self._strided(s, node) for s in self.activations.segments(site, plan)]
         first = self._products.operands(site, segments)[0]
         late = segments[0].factor is not None or first.back is not None
         if self._placement.requantize_conv_output:
@@ -176,6 +180,30 @@ class SiteEmitter:
         return builder.node(
             "DequantizeLinear", [codes, scale, zero], f"{product}_requantised", axis=1
         )
+
+    def _strided(self, segment: Segment, node: NodeProto) -> Segment:
+        """With the factors of the pixels that a 1x1 convolution of these strides keeps."""
+        strides = ints_attribute(node, "strides") or (1,)
+        if not isinstance(segment.plan.factor, PerToken) or max(strides) == 1:
+            return segment
+        assert segment.factor is not None
+        key = (segment.factor, strides)
+        if key not in self._subsampled:
+            count = len(strides)
+            most = np.iinfo(np.int64).max
+            starts, ends, axes, steps = (
+                self._builder.constant(np.array(values, dtype=np.int64), wanted)
+                for values, wanted in (
+                    ([0] * count, "first_pixels"),
+                    ([most] * count, "last_pixels"),
+                    (range(2, 2 + count), "pixel_axes"),
+                    (strides, "strides"),
+                )
+            )
+            self._subsampled[key] = self._builder.node(
+                "Slice", [segment.factor, starts, ends, axes, steps], f"{segment.factor}_strided"
+            )
+        return replace(segment, factor=self._subsampled[key])
 
     def _bias_inputs(self, node: NodeProto, site: LinearSite) -> list[str]:
         """A convolution's bias: the float32 form of a constant one, or the computed one."""

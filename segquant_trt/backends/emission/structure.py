@@ -10,7 +10,7 @@ import onnx
 
 from segquant_trt.graph.attributes import int_attribute
 from segquant_trt.graph.constants import Constants
-from segquant_trt.graph.dims import Expr
+from segquant_trt.graph.dims import Dim, Expr
 from segquant_trt.graph.shapes import Shapes, infer_shapes
 from segquant_trt.graph.wiring import Wiring
 
@@ -46,11 +46,12 @@ class Structure:
         return None if leaves is None or len(leaves) != len(sizes) else tuple(leaves)
 
     def samples_elsewhere(self, tensor: str, timestep: str) -> bool:
-        """Whether the first axis of `tensor` is known not to be the samples of `timestep`."""
+        """Whether the samples of `timestep` are known not to be the first axis of `tensor`."""
         own, steps = self._shapes.of(tensor), self._shapes.of(timestep)
-        if not own or not steps or 1 in (own[0], steps[0]) or own[0] == steps[0]:
+        if not own or not steps or own[0] == steps[0]:
             return False
-        return not any(str(length).startswith("?") for length in (own[0], steps[0]))
+        samples = _symbols(steps[0])
+        return any(samples & _symbols(length) for length in own)
 
     def _leaves(self, tensor: str, sizes: list[int], axis: int, rank: int) -> list[str] | None:
         if len(sizes) == 1:
@@ -79,3 +80,9 @@ class Structure:
             if not isinstance(length, Expr) and total == length:
                 return sizes[:count]
         return None
+
+
+def _symbols(length: Dim) -> set[str]:
+    """The unknown lengths that a length is made of."""
+    terms = length.terms if isinstance(length, Expr) else ()
+    return {atom for atoms, _ in terms for atom in atoms}

@@ -79,7 +79,10 @@ def compile_graph(
     try:
         network = core().read_model(io.BytesIO(inlined.SerializeToString()))
         _bind(network, large)
-        return core().compile_model(network, "CPU", settings)
+        compiled = core().compile_model(network, "CPU", settings)
+        # Some kernels unpack four-bit codes at the first call, from memory that is not theirs.
+        compiled.constants = large
+        return compiled
     except RuntimeError as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise SegQuantError(
@@ -110,24 +113,30 @@ def _by_reference(
 
 
 def _mapped(tensor: onnx.TensorProto, weights: Weights, folder: Path) -> Array:
-    """Private copy-on-write pages: OpenVINO wants a writeable buffer, and never writes."""
-    checked = weights.read(tensor.name)
+    """Private copy-on-write pages: OpenVINO wants a writeable buffer, and never writes.
+
+    Codes of four bits stay packed: uint8, with as many elements as bytes.
+    """
     place = external_range(tensor)
     if place is None:
-        return np.array(checked)
+        return np.array(weights.read(tensor.name))
+    packed = tensor.data_type == onnx.TensorProto.INT4
+    weights.check(tensor.name)
     return np.memmap(
         folder / place.location,
-        dtype=checked.dtype,
+        dtype=np.uint8 if packed else weights.dtype(tensor.name),
         mode="c",
         offset=place.offset,
-        shape=checked.shape,
+        shape=(weights.size_bytes(tensor.name),) if packed else weights.shape(tensor.name),
     )
 
 
-def _constant(array: Array) -> Any:
+def _constant(array: Array, shape: Sequence[int], element_type: Any) -> Any:
     from openvino import Shape, Tensor, Type
     from openvino.op import Constant
 
+    if element_type == Type.i4:
+        return Constant(Tensor(array, Shape(shape), Type.i4), shared_memory=True)
     if array.dtype.name != "bfloat16":
         return Constant(array, shared_memory=True)
     # OpenVINO does not know NumPy's extension type, but takes its bits.
@@ -140,7 +149,8 @@ def _bind(network: Any, large: Mapping[str, Array]) -> None:
         found = large.keys() & parameter.output(0).get_names()
         if found:
             name = found.pop()
-            constant = _constant(large[name])
+            port = parameter.output(0)
+            constant = _constant(large[name], port.get_shape(), port.get_element_type())
             constant.set_friendly_name(name)
             parameter.output(0).replace(constant.output(0))
             network.remove_parameter(parameter)
@@ -164,7 +174,7 @@ class Session:
         request = getattr(self._local, "request", None)
         if request is None:
             request = self._local.request = self.compiled.create_infer_request()
-        found = request.infer({name: np.ascontiguousarray(x) for name, x in inputs.items()})
+        found = request.infer({name: np.asarray(x, order="C") for name, x in inputs.items()})
         names = self._names if outputs is None else outputs
         return {name: np.array(found[self._outputs[name]]) for name in names}
 
