@@ -28,6 +28,7 @@ from segquant_trt.graph.constant_weight import (
 from segquant_trt.graph.constants import Constants
 from segquant_trt.graph.match import Match, Rejection, rejected
 from segquant_trt.graph.module_scope import module_scope
+from segquant_trt.graph.taint import input_dependence
 from segquant_trt.graph.wiring import Wiring, node_name
 from segquant_trt.records import LinearSite
 from segquant_trt.records import Rejection as NearMiss
@@ -63,10 +64,11 @@ def find_sites(
     """
     constants = Constants(wiring, None) if constants is None else constants
     computed = constant_expressions(wiring)
+    varying = frozenset(name for name, taint in input_dependence(wiring).items() if taint)
     sites: list[LinearSite] = []
     misses: list[NearMiss] = []
     for node in wiring.nodes:
-        found = _site(node, wiring, ranks, constants, computed)
+        found = _related(node, computed, varying) or _site(node, wiring, ranks, constants, computed)
         if isinstance(found, Match):
             sites.append(found.value)
         elif found is not None:
@@ -79,6 +81,17 @@ def find_sites(
     return sites, misses
 
 
+def _related(
+    node: NodeProto, computed: frozenset[str], varying: frozenset[str]
+) -> Rejection | None:
+    place = _RELATED.get(node.op_type)
+    if place is None or len(node.input) <= place:
+        return None
+    if node.input[place] not in computed or node.input[0] not in varying:
+        return None
+    return rejected(f"{node.op_type} with a constant weight is no site")
+
+
 def _site(
     node: NodeProto,
     wiring: Wiring,
@@ -86,10 +99,6 @@ def _site(
     constants: Constants,
     computed: frozenset[str],
 ) -> Match[LinearSite] | Rejection | None:
-    if node.op_type in _RELATED:
-        place = _RELATED[node.op_type]
-        constant = len(node.input) > place and node.input[place] in computed
-        return rejected(f"{node.op_type} with a constant weight is no site") if constant else None
     if node.op_type not in _SITES or not has_default_domain(node) or len(node.input) < 2:
         return None
     left, right = (node.input[i] in computed for i in (0, 1))

@@ -75,7 +75,7 @@ class _Fallback:
         self._model = model
         self._inferred: Mapping[str, onnx.ValueInfoProto] | None = None
         graph = model.graph
-        self._declared = {v.name: v for v in (*graph.value_info, *graph.output)}
+        self._declared = _with_shapes((*graph.value_info, *graph.output))
 
     def shape(self, node: NodeProto, index: int) -> Shape | None:
         """The shape of an output, its symbols made unique: ours and theirs are not the same."""
@@ -104,7 +104,11 @@ def _onnx_inference(model: onnx.ModelProto) -> Mapping[str, onnx.ValueInfoProto]
         inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
         return {}
-    return {value.name: value for value in (*inferred.value_info, *inferred.output)}
+    return _with_shapes((*inferred.value_info, *inferred.output))
+
+
+def _with_shapes(values: Sequence[onnx.ValueInfoProto]) -> Mapping[str, onnx.ValueInfoProto]:
+    return {value.name: value for value in values if value.type.tensor_type.HasField("shape")}
 
 
 def _without_data(tensor: TensorProto) -> TensorProto:

@@ -17,6 +17,7 @@ from segquant_trt.graph.dims import Expr, floor_divide, product
 from segquant_trt.graph.shapes.arithmetic import axis_range, reduced_axes
 from segquant_trt.graph.shapes.knowledge import Shapes, Value, axis_attribute, unknown, whole
 from segquant_trt.graph.shapes.movement import slice_bounds, split_sizes
+from segquant_trt.graph.wiring import permutation
 
 _MOST_RANGE = 64
 _UNDECIDED: Any = None  # a comparison of unknown lengths
@@ -233,6 +234,11 @@ def _reshaped(node: NodeProto, shapes: Shapes) -> Outcome:
     return source.reshape([dim for dim in target if isinstance(dim, int)])
 
 
+def _transposed(node: NodeProto, shapes: Shapes) -> Outcome:
+    source = shapes.value(node.input[0])
+    return None if source is None else source.transpose(permutation(node))
+
+
 def _filled(node: NodeProto, shapes: Shapes) -> Outcome:
     target = shapes.of(node.output[0])
     known = [dim for dim in target or () if isinstance(dim, int)]
@@ -284,6 +290,7 @@ _RULES: Mapping[str, Callable[[NodeProto, Shapes], Outcome]] = {
     "Split": _split,
     "ConstantOfShape": _filled,
     "Expand": _expanded,
+    "Transpose": _transposed,
     "Range": _range,
     **dict.fromkeys(("Identity", "CastLike"), _same),
     **dict.fromkeys(("Squeeze", "Unsqueeze", "Reshape", "Flatten"), _reshaped),
