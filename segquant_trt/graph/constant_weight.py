@@ -20,7 +20,8 @@ from onnx import NodeProto
 from segquant_trt.graph.attributes import has_default_domain, int_attribute, ints_attribute
 from segquant_trt.graph.constants import Constants
 from segquant_trt.graph.match import Match, Rejection, rejected
-from segquant_trt.graph.wiring import Wiring, permutation, read_tensors
+from segquant_trt.graph.taint import value_operands
+from segquant_trt.graph.wiring import Wiring, permutation
 
 SAME_VALUES = frozenset({"Cast", "CastLike", "Identity"})
 _SAME_PLACES = SAME_VALUES | {"QuantizeLinear", "DequantizeLinear"}
@@ -97,7 +98,7 @@ def constant_expressions(wiring: Wiring) -> frozenset[str]:
     """Tensors that are computed from constants alone."""
     known = set(wiring.constants)
     for node in wiring.nodes:
-        reads = list(read_tensors(node))
+        reads = list(value_operands(node))
         if reads and known.issuperset(reads):
             known.update(node.output)
     return frozenset(known)

@@ -18,7 +18,7 @@ from segquant_trt.graph.attributes import has_default_domain
 from segquant_trt.graph.shapes.rules import contributed
 from segquant_trt.graph.wiring import Wiring, node_name, read_tensors, with_inner_nodes
 
-_SHAPE_ONLY = frozenset({"Shape", "Size", "ConstantOfShape"})
+_SHAPE_ONLY = frozenset({"Shape", "Size", "ConstantOfShape", "EyeLike"})
 _RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli",
      "Multinomial"}

@@ -63,13 +63,6 @@ def read_tensors(node: NodeProto) -> Iterable[str]:
     return names
 
 
-def read_values(node: NodeProto) -> Iterable[str]:
-    """Distinct tensors whose elements enter; CastLike reads but the type of its second operand."""
-    if node.op_type == "CastLike" and has_default_domain(node):
-        return node.input[:1]
-    return read_tensors(node)
-
-
 def subgraphs(found: onnx.AttributeProto) -> Sequence[onnx.GraphProto]:
     """The graphs that an attribute holds."""
     return [found.g] if found.HasField("g") else list(found.graphs)

@@ -188,7 +188,7 @@ def test_grouped_convolutions_count_all_channels() -> None:
 @pytest.mark.parametrize(
     ("name", "module"),
     [
-        ("/down_blocks.0/attentions.1/attn1/to_out.0/MatMul", "down_blocks.0.attentions.1.attn1.to_out.0"),
+        ("/down_blocks.0/attn1/to_out.0/MatMul", "down_blocks.0.attn1.to_out.0"),
         ("/conv_in/Conv", "conv_in"),
         ("/features/features.0/Conv_3", "features.0"),
         ("/net/net.0/net.0.1/proj/Gemm", "net.0.1.proj"),
