@@ -23,12 +23,14 @@ from segquant_trt.records import (
     Smoothing,
     Static,
     Symmetric,
+    Target,
     Treatment,
     WeightPlan,
 )
 from segquant_trt.records.scores import array_key
+from segquant_trt.rewrite import rewrite
 from segquant_trt.schemes import planes, site_output
-from tests.small_graphs import Array, linear_nodes, save_graph
+from tests.small_graphs import Array, facts_of, linear_nodes, plan_of, save_graph
 
 CHANNELS = 40
 SIZES = (8, 32)
@@ -212,3 +214,14 @@ def row_factors(x: Array, case: Case, timestep: Array) -> Array:
         return np.ones((len(x), 1, 1, 1), dtype=np.float32)
     index = np.clip(np.searchsorted(factor.edges, timestep, "right") - 1, 0, None)
     return np.array(factor.factors, dtype=np.float32)[index].reshape(-1, 1, 1, 1)
+
+
+def written(folder: Path, model: Path, target: Target, given: Case, **site: Any) -> Path:
+    """The rewritten graph with every site treated alike, and changed by `site`."""
+    facts = facts_of(model)
+    plan = plan_of(facts, target, lambda _: KeepFloat())
+    sites = tuple(replace(own, treatment=given.treatment, **site) for own in plan.sites)
+    out = folder / "quantized.onnx"
+    arrays, plan = given.arrays, replace(plan, sites=sites)
+    rewrite(model, model.parent, facts, plan, out, arrays=arrays, timestep="timestep")
+    return out

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,29 +13,15 @@ from onnx import NodeProto, TensorProto, helper
 
 from segquant_trt.backends import BACKENDS, Backend, backend_for
 from segquant_trt.backends.onnxruntime import OnnxRuntime, literal_session
-from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import Weights, load_graph
 from segquant_trt.records import (
-    TARGETS,
-    Fp8,
-    KeepFloat,
-    PerStep,
-    SegmentPlan,
-    SitePlan,
-    Symmetric,
-    Target,
-    Treatment,
     WeightPlan,
-    left_in_float,
 )
-from segquant_trt.rewrite import rewrite
 from segquant_trt.schemes import coded_weight, output_encoding, quantize_weight, site_output
-from tests.small_graphs import Array, facts_of, full_range_weight, linear_nodes, plan_of, save_graph
+from tests.small_graphs import Array, full_range_weight, linear_nodes, save_graph
 from tests.treatments import (
     CHANNELS,
     FURTHER,
-    STEPS,
-    UNIT,
     WHOLE,
     Case,
     case,
@@ -44,23 +29,13 @@ from tests.treatments import (
     convolved,
     inputs_of,
     linear,
+    written,
 )
 
 backends = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.target)
 WEIGHT = full_range_weight((24, CHANNELS), 1)
 BIAS = np.random.default_rng(2).standard_normal(24).astype(np.float32)
 TIMES = np.array([100.0, 600.0], dtype=np.float32)
-
-
-def written(folder: Path, model: Path, target: Target, given: Case, **site: Any) -> Path:
-    """The rewritten graph with every site treated alike."""
-    facts = facts_of(model)
-    plan = plan_of(facts, target, lambda _: KeepFloat())
-    sites = tuple(replace(own, treatment=given.treatment, **site) for own in plan.sites)
-    out = folder / "quantized.onnx"
-    arrays, plan = given.arrays, replace(plan, sites=sites)
-    rewrite(model, model.parent, facts, plan, out, arrays=arrays, timestep="timestep")
-    return out
 
 
 def assert_close(found: Array, wanted: Array, tolerance: float = 2e-6) -> None:
@@ -333,74 +308,6 @@ def test_steps_per_output_channel(tmp_path: Path, bias: bool, dead: bool) -> Non
     assert (np.abs(literal - wanted).max(axis=(0, 2, 3)) <= 0.51 * step + 1e-6).all()
 
 
-# Refusals, by name and before anything is written.
-
-
-def refused(folder: Path, model: Path, target: Target, treatment: Treatment, **site: Any) -> str:
-    before = {path.name for path in folder.iterdir()}
-    with pytest.raises(SegQuantError) as caught:
-        written(folder, model, target, Case(treatment=treatment, arrays={}), **site)
-    assert {path.name for path in folder.iterdir()} == before
-    return caught.value.what
-
-
-@pytest.mark.parametrize("target", TARGETS)
-def test_linears_that_a_target_lacks(tmp_path: Path, target: Target) -> None:
-    model = linear(tmp_path, WEIGHT, None, gemm=False, rank=3)
-    plain = case(("symmetric", "static")).treatment
-    whole = plain.segments[0]
-
-    def told(**changes: Any) -> str:
-        return refused(tmp_path, model, target, replace(plain, **changes))
-
-    fp8 = replace(whole, activation=Fp8(scale=1.0))
-    assert told(segments=(fp8,)) == f"site 'fc': target '{target}' has no fp8"
-    assert "no segments of 39 channels for an input of 40" in told(
-        segments=(replace(whole, channels=39),)
-    )
-    assert "weights in blocks with quantised" in told(weight=WeightPlan(bits=4, block=16))
-    assert "with a float weight" in told(weight=None)
-    assert "per_step factors of float values" in told(
-        segments=(replace(whole, activation=KeepFloat(), factor=STEPS),), weight=WeightPlan(bits=4)
-    )
-
-
-def test_what_onnxruntime_alone_lacks(tmp_path: Path) -> None:
-    model = linear(tmp_path, WEIGHT, None, gemm=False, rank=3)
-    mixed = case(("symmetric", "static"), ("float", "static"))
-    told = refused(tmp_path, model, "onnxruntime", mixed.treatment)
-    assert "no sites with both coded and float segments" in told
-    out = written(tmp_path, model, "openvino", mixed)
-    x = inputs_of(mixed, (2, 5), TIMES, 3)
-    found = backend_for("openvino").open(out, threads=1).run({"x": x, "timestep": TIMES})["y"]
-    assert_close(found, reference(x, mixed, None))
-
-
-def test_convolutions_that_a_target_lacks(tmp_path: Path) -> None:
-    weight = full_range_weight((24, CHANNELS, 3, 3), 4)
-    model = convolution(tmp_path, weight, None, stride=1, groups=1)
-
-    def told(target: Target, given: Case, **site: Any) -> str:
-        return refused(tmp_path, model, target, given.treatment, **site)
-
-    assert "no dual_full convolutions" in told("onnxruntime", WHOLE["dual_full static"])
-    assert "no split convolutions" in told("onnxruntime", FURTHER["split"])
-    for target in TARGETS:
-        assert "more than one tap" in told(target, WHOLE["symmetric per_token"])
-        assert "4-bit weights with float" in told(target, case(("float", "static"), bits=4))
-    static = WHOLE["symmetric static"]
-    assert "without output_range" in told("onnxruntime", static, output_range=None)
-    grouped = convolution(
-        tmp_path / "g", full_range_weight((24, 10, 3, 3), 4), None, stride=1, groups=4
-    )
-    lacking = refused(tmp_path / "g", grouped, "openvino", FURTHER["split"].treatment)
-    assert "no split grouped convolutions" in lacking
-    smooth = FURTHER["smoothed"].treatment
-    arrays = FURTHER["smoothed"].arrays
-    with pytest.raises(SegQuantError, match="no smoothed grouped convolutions"):
-        written(tmp_path / "g", grouped, "openvino", Case(treatment=smooth, arrays=arrays))
-
-
 @backends
 def test_strided_pointwise_convolutions_with_factors_per_token(
     tmp_path: Path, backend: Backend
@@ -418,86 +325,6 @@ def test_strided_pointwise_convolutions_with_factors_per_token(
     found = backend.open(out, threads=1).run(feeds)["y"] - BIAS[:, None, None]
     step = output_encoding(*span).scale if backend.placement.requantize_conv_output else 0.0
     assert (np.abs(found - wanted) <= 0.501 * step * factor + 1e-6 * np.abs(wanted).max()).all()
-
-
-@pytest.mark.parametrize(
-    "steps",
-    [
-        PerStep(edges=(0.0, 0.0), factors=(1.0, 2.0)),
-        PerStep(edges=(0.0, 9.0), factors=(1.0, -2.0)),
-        PerStep(edges=(0.0,), factors=()),
-    ],
-)
-def test_impossible_steps(tmp_path: Path, steps: PerStep) -> None:
-    model = linear(tmp_path, WEIGHT, None, gemm=False, rank=3)
-    part = SegmentPlan(channels=CHANNELS, activation=Symmetric(scale=UNIT), factor=steps)
-    treatment = Treatment(segments=(part,), weight=WeightPlan())
-    assert "impossible" in refused(tmp_path, model, "onnxruntime", treatment)
-
-
-def test_steps_need_a_timestep_that_counts_the_samples(tmp_path: Path) -> None:
-    model = linear(tmp_path, WEIGHT, None, gemm=False, rank=3)
-    facts = facts_of(model)
-    given = case(("symmetric", "per_step"))
-    plan = plan_of(facts, "onnxruntime", lambda _: KeepFloat())
-    plan = replace(plan, sites=(replace(plan.sites[0], treatment=given.treatment),))
-    unknown = replace(facts, timestep=None)
-    with pytest.raises(SegQuantError, match="'fc' has factors per step, but no timestep input"):
-        rewrite(model, tmp_path, unknown, plan, tmp_path / "q.onnx")
-    nodes = linear_nodes("fc", "x", "y", bias=False, stored=True)
-    nodes.append(helper.make_node("Identity", ["timestep"], ["unused"], name="unused"))
-    inputs = {"x": ["tokens", "batch", CHANNELS], "timestep": ["batch"]}
-    other = save_graph(
-        tmp_path / "o" / "model.onnx", nodes, inputs, ["y", "unused"], {"fc.weight": WEIGHT}
-    )
-    told = refused(tmp_path / "o", other, "onnxruntime", given.treatment)
-    assert "the first axis of its input is not that of the samples of 'timestep'" in told
-
-
-@pytest.mark.parametrize("array", ["divisor", "codes", "ranges"])
-def test_arrays_that_are_not_there(tmp_path: Path, array: str) -> None:
-    weight = full_range_weight((24, CHANNELS, 3, 3), 4)
-    model = convolution(tmp_path, weight, None, stride=1, groups=1)
-    plain = case(("symmetric", "static")).treatment
-    treatment, site = plain, {}
-    if array == "divisor":
-        treatment = FURTHER["smoothed"].treatment
-    elif array == "codes":
-        treatment = replace(plain, weight=WeightPlan(codes="w-7"))
-    else:
-        site = {"output_channels": "o-7"}
-    told = refused(tmp_path, model, "onnxruntime", treatment, **site)
-    assert "the plan names the array '" in told
-    assert "at site 'conv'" in told
-
-
-def test_arrays_of_another_shape(tmp_path: Path) -> None:
-    model = linear(tmp_path, WEIGHT, None, gemm=False, rank=3)
-    given = FURTHER["smoothed"]
-    (key,) = given.arrays
-    for wrong, told in (
-        (np.ones(3, np.float32), r"shape \[3\], \[40\] is needed"),
-        (np.zeros(CHANNELS, np.float32), "not positive"),
-    ):
-        broken = Case(treatment=given.treatment, arrays={key: wrong})
-        with pytest.raises(SegQuantError, match=told):
-            written(tmp_path, model, "onnxruntime", broken)
-
-
-def test_a_graph_of_an_old_opset_is_refused(tmp_path: Path) -> None:
-    model = linear(tmp_path, WEIGHT, None, gemm=False, rank=3)
-    graph = load_graph(model)
-    graph.opset_import[0].version = 17
-    model.write_bytes(graph.SerializeToString())
-    told = refused(tmp_path, model, "onnxruntime", WHOLE["symmetric static"].treatment)
-    assert "opset 17; 21 or later" in told
-
-
-def test_sites_left_in_float_ask_for_nothing(tmp_path: Path) -> None:
-    facts = facts_of(linear(tmp_path, WEIGHT, None, gemm=False, rank=3))
-    plan = plan_of(facts, "onnxruntime", lambda _: KeepFloat()).sites[0]
-    kept: SitePlan = replace(plan, treatment=left_in_float(1))
-    assert all(b.placement.lacks(facts.sites[0], kept) is None for b in BACKENDS)
 
 
 def test_codes_of_a_product_never_share_names(tmp_path: Path) -> None:

@@ -131,6 +131,10 @@ def _function(overload: str, by_segment: Sequence[Sequence[Encoding]]) -> onnx.F
     body.node("Mul", ["float_shifts", "plane_scales"], "offsets")
     body.value("no_offset", np.array(0, dtype=np.int8))
     body.value("zero", np.array(0.0, dtype=np.float32))
+    body.value("first", np.array(0, dtype=np.int64))
+    body.value("rows", np.zeros(1, dtype=np.int64))
+    body.node("CumSum", ["sizes", "first"], "ends")
+    body.node("Sub", ["ends", "sizes"], "starts")
     count = len(by_segment)
     inputs, weights = ([f"{name}_{i}" for i in range(count)] for name in ("x", "codes"))
     body.split("x", "sizes", inputs, axis=-1)
@@ -139,8 +143,10 @@ def _function(overload: str, by_segment: Sequence[Sequence[Encoding]]) -> onnx.F
     products: list[str] = []
     for index, (first, last) in enumerate(bounds):
         row = body.element("scale", index)
-        weight = body.node("DequantizeLinear", [weights[index], row], f"weight_{index}", axis=1)
         for number, plane in zip(range(first, last), by_segment[index], strict=True):
+            # Once folded, equal codes must be two constants: ONNX Runtime moves each to uint8.
+            own = weights[index] if number == first else body.slice("codes", index)
+            weight = body.node("DequantizeLinear", [own, row], f"weight_{number}", axis=1)
             coded = body.plane(inputs[index], plane, number)
             products.append(body.node("MatMul", [coded, weight], f"product_{number}"))
     body.node("Sum", [*products, "correction", "bias"], "y")
@@ -175,6 +181,16 @@ class _Body:
 
     def split(self, source: str, sizes: str, outputs: Sequence[str], *, axis: int) -> None:
         self.nodes.append(helper.make_node("Split", [source, sizes], list(outputs), axis=axis))
+
+    def slice(self, source: str, index: int) -> str:
+        """The rows of one segment."""
+        position = f"segment_{index}"
+        self.value(position, np.array([index], dtype=np.int64))
+        ends = [
+            self.node("Gather", [bound, position], f"{bound}_{index}", axis=0)
+            for bound in ("starts", "ends")
+        ]
+        return self.node("Slice", [source, *ends, "rows"], f"{source}_again_{index}")
 
     def element(self, source: str, index: int) -> str:
         """One row of a matrix, or one number of a vector."""
