@@ -8,10 +8,11 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from segquant_trt.backends.base import SiteProof
-from segquant_trt.backends.onnxruntime import OnnxRuntime
+from segquant_trt.backends.onnxruntime import OnnxRuntime, literal_session
 from segquant_trt.build import build
 from segquant_trt.build.proof import smallest_inputs
 from segquant_trt.errors import SegQuantError
@@ -21,12 +22,14 @@ from segquant_trt.records import (
     Manifest,
     QuantPlan,
     Target,
+    WeightPlan,
     left_in_float,
 )
 from segquant_trt.records.bundle_layout import is_sealed
 from segquant_trt.records.codec import from_plain, read_record
 from segquant_trt.records.files import sha256_file
 from segquant_trt.rewrite import rewrite
+from segquant_trt.serve import load
 from tests.bundles import WIDTH, make_bundle, prepare, stamp_anew
 
 
@@ -72,10 +75,6 @@ def test_bundle_needs_nothing_outside_it(tmp_path: Path) -> None:
     bundle, _ = make_bundle(tmp_path / "run")
     moved = Path(shutil.copytree(bundle, tmp_path / "elsewhere"))
     shutil.rmtree(tmp_path / "run")
-    import numpy as np
-
-    from segquant_trt.serve import load
-
     inputs = {
         "x": np.ones((1, 4, WIDTH), np.float32),
         "e": np.ones((1, WIDTH), np.float32),
@@ -133,6 +132,29 @@ def test_sites_kept_in_float_count_in_the_total(tmp_path: Path) -> None:
     manifest = build(tmp_path, spec, facts, plan, out=tmp_path / "bundle")
     assert (manifest.sites_integer, manifest.sites_total) == (1, 2)
     assert manifest.macs_integer_share == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_four_bits_are_counted_packed_and_still_in_integers(tmp_path: Path, target: Target) -> None:
+    """The file holds two codes per byte; the runtime gets one, once the bundle was checked."""
+    eight, _ = make_bundle(tmp_path / "eight", target)
+    spec, facts, plan = prepare(tmp_path, target)
+    sites = tuple(
+        dataclasses.replace(
+            site, treatment=dataclasses.replace(site.treatment, weight=WeightPlan(bits=4))
+        )
+        for site in plan.sites
+    )
+    plan = dataclasses.replace(plan, sites=sites)
+    rewrite(tmp_path / "model.onnx", tmp_path, facts, plan, tmp_path / "quantized.onnx")
+    manifest = build(tmp_path, spec, facts, plan, out=tmp_path / "bundle")
+    assert manifest.sites_integer == 2
+    sizes = [(folder / "weights.bin").stat().st_size for folder in (eight, tmp_path / "bundle")]
+    assert sizes[0] - sizes[1] == 2 * WIDTH * WIDTH // 2
+    inputs = {"x": np.ones((1, 4, WIDTH), np.float32), "e": np.ones((1, WIDTH), np.float32)}
+    found = load(tmp_path / "bundle", threads=1).run(inputs)
+    literal = literal_session(tmp_path / "bundle" / "model.onnx", threads=1).run(inputs)["y"]
+    assert np.abs(found - literal).max() <= 2e-6 * np.abs(literal).max()
 
 
 def test_records_of_another_graph_are_refused(tmp_path: Path) -> None:
