@@ -24,6 +24,7 @@ from segquant_trt.analyze.selections import Selection, Source, selections
 from segquant_trt.analyze.subject import Findings, Subject, near_miss
 from segquant_trt.analyze.tiling import Part, describe_gap, tiled
 from segquant_trt.graph.axes import Place, traced_axis
+from segquant_trt.graph.dims import Dim
 from segquant_trt.graph.match import Match, Rejection, rejected
 from segquant_trt.graph.taint import ignores_values
 from segquant_trt.graph.wiring import Wiring
@@ -34,7 +35,7 @@ from segquant_trt.records import LinearSite, SegmentPattern, SiteSegments
 class _Division:
     """All that divides one site's output."""
 
-    parts: dict[Source, list[Part]] = field(default_factory=lambda: defaultdict(list))
+    parts: dict[tuple[Source, str], list[Part]] = field(default_factory=lambda: defaultdict(list))
     landings: list[Landing] = field(default_factory=list)
     misses: list[Rejection] = field(default_factory=list)
 
@@ -97,17 +98,20 @@ def _divisions(subject: Subject) -> dict[str, _Division]:
     for source, found in selections(view).items():
         shape = view.shapes.of(source.tensor)
         assert shape is not None
-        if not isinstance(shape[source.axis], int):
-            continue  # output channels are counted by the weight; this axis is another
         taken = [part.value for part in found if isinstance(part, Match)]
+        length = _length(shape[source.axis], taken)
+        if length is None:
+            continue  # output channels are counted by the weight; this axis is another
         misses = [part for part in found if isinstance(part, Rejection)]
-        place = Place(source.tensor, traced_axis(shape, source.axis))
+        dims = (*shape[: source.axis], length, *shape[source.axis + 1 :])
+        place = Place(source.tensor, traced_axis(dims, source.axis))
         for landing in landings(place, outputs, view):
             division = divisions[landing.site.name]
             if isinstance(landing, Landing):
                 division.misses.extend(misses)
                 division.landings.append(landing)
-                division.parts[source].extend(_part(landing, selection) for selection in taken)
+                for selection in taken:
+                    division.parts[source, _divider(selection)].append(_part(landing, selection))
             else:
                 nodes = tuple(selection.node for selection in taken[:1])
                 culprits = rejected(landing.rejection.reason, *nodes).nodes
@@ -115,6 +119,20 @@ def _divisions(subject: Subject) -> dict[str, _Division]:
                     Rejection(landing.rejection.reason, (*culprits, *landing.rejection.nodes))
                 )
     return divisions
+
+
+def _length(dim: Dim, taken: Sequence[Selection]) -> int | None:
+    """The length of a divided axis: as inferred, else what a Split of known sizes says."""
+    if isinstance(dim, int):
+        return dim
+    ends = [part.start + part.size for part in taken if part.node.op_type == "Split"]
+    return max(ends, default=None)
+
+
+def _divider(selection: Selection) -> str:
+    """What a selection belongs to: its own Split, or the slices of one tensor together."""
+    whole = selection.node.op_type in ("Split", "SplitToSequence")
+    return selection.node.output[0] if whole else ""
 
 
 def _part(landing: Landing, selection: Selection) -> Part:

@@ -130,6 +130,7 @@ def regrouped(layout: Iterable[Axis], dims: Sequence[Dim]) -> Layout | None:
     if pending or open_axes:
         rights: list[list[Factor]] = [[] for _ in dims]
         _deal_from_right(pending, open_axes, rights)
+        _deal(pending, open_axes, axes)
         if any(factor.mark is not None for factor in pending):
             return None
         for index, rest in open_axes:
@@ -175,7 +176,11 @@ def _deal_from_right(
     while pending and open_axes:
         index, rest = open_axes[-1]
         factor = pending[-1]
-        if (left := exact(rest, factor.extent)) is not None:
+        if len(open_axes) == 1:
+            axes[index][:0] = pending
+            pending.clear()
+            open_axes.clear()
+        elif (left := exact(rest, factor.extent)) is not None:
             axes[index].insert(0, pending.pop())
             open_axes.pop()
             if left != 1:
