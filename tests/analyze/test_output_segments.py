@@ -116,6 +116,22 @@ def test_geglu_halves_of_a_convolution(tmp_path: Path) -> None:
     assert [(p.site, p.activation) for p in facts.polarity] == [("conv_out", "swiglu")]
 
 
+def test_a_chunk_that_nobody_reads_has_no_slice(tmp_path: Path) -> None:
+    for bounds, sizes in (((0, 4, 8, 12, 16), (4,) * 6), ((0, 8, 12), (8, 4, 12))):
+        d = Drawing()
+        parts = slices(d, gemm(d), *bounds, axis=1)
+        (found,) = segments_of(d.facts(tmp_path), "site", "output")
+        assert found.sizes == sizes
+        assert found.tensors == (*parts, *[""] * (len(sizes) - len(parts)))
+
+
+def test_halves_of_which_one_is_dead_and_the_other_divided(tmp_path: Path) -> None:
+    d = Drawing()
+    parts = slices(d, d.slice(gemm(d), 0, 12, 1), 0, 4, 8, 12, axis=1)
+    (found,) = segments_of(d.facts(tmp_path), "site", "output")
+    assert (found.sizes, found.tensors) == ((4, 4, 4, 12), (*parts, ""))
+
+
 def interleaved(d: Drawing) -> Parts:
     return d.split(d.reshape(rows(d), 0, -1, 4, 6), 2, 4, axis=3)
 
