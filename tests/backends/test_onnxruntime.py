@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import helper
 
+from segquant_trt.backends.extremes import extremes
 from segquant_trt.backends.onnxruntime import OnnxRuntime, float_session, literal_session
 from segquant_trt.errors import MissingDependencyError, SegQuantError
 from segquant_trt.graph.bigfile import load_graph
@@ -66,6 +67,64 @@ def test_planned_sites_become_one_integer_kernel_each(tmp_path: Path) -> None:
     )  # fmt: skip
     proofs = OnnxRuntime().integer_sites(tmp_path / "q.onnx", ["first", "second"], example={})
     assert {proof.kernel for proof in proofs.values()} == {"MatMulIntegerToFloat"}
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_weights_move_to_uint8_only_where_sums_are_wrong_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exact: bool
+) -> None:
+    """The moved ones are exact everywhere; on CPUs with VNNI they take twice the time."""
+    from segquant_trt.backends import onnxruntime as backend
+
+    monkeypatch.setattr(backend, "_int8_sums_are_exact", lambda: exact)
+    model = two_linears(tmp_path)
+    facts = facts_of(model)
+    plan = plan_of(facts, "onnxruntime", lambda _: scheme_of("symmetric"))
+    rewrite(model, tmp_path, facts, plan, tmp_path / "q.onnx")
+    seen: list[str] = []
+    find = backend._proofs
+
+    def proofs(emitted: Path, optimised: Path, sites):
+        seen.extend(tensor.name for tensor in load_graph(optimised).graph.initializer)
+        return find(emitted, optimised, sites)
+
+    monkeypatch.setattr(backend, "_proofs", proofs)
+    found = OnnxRuntime().integer_sites(tmp_path / "q.onnx", ["first", "second"], example={})
+    assert all(proof.integer for proof in found.values())
+    assert any(name.endswith("_s8_2_u8") for name in seen) is not exact
+
+
+def test_wrong_sums_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from segquant_trt.backends import onnxruntime as backend
+
+    real = extremes(requantized=True)
+    monkeypatch.setattr(
+        backend, "_session", lambda data, options, origin: _Wrong(real.sums, real.steps)
+    )
+    for wrong, output in ((0.0, ""), (0.02, "linear1_y"), (0.02, "convolution3_y")):
+        backend._int8_sums_are_exact.cache_clear()
+        _Wrong.error, _Wrong.output = wrong, output
+        assert backend._int8_sums_are_exact() is (wrong == 0.0)
+    backend._int8_sums_are_exact.cache_clear()
+
+
+class _Wrong:
+    """A session whose sums are off at one output."""
+
+    error, output = 0.0, ""
+
+    def __init__(self, sums, steps) -> None:
+        self._sums = sums
+
+    def get_inputs(self) -> list:
+        return []
+
+    def get_outputs(self) -> list:
+        return [type("Value", (), {"name": name}) for name in self._sums]
+
+    def run(self, names, feeds) -> list:
+        factor = {name: 1.0 - self.error * (name == self.output) for name in names}
+        return [(self._sums[name] * factor[name]).astype(np.float32) for name in names]
 
 
 def test_a_site_that_does_not_fuse_is_reported(tmp_path: Path) -> None:
