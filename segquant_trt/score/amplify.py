@@ -3,12 +3,12 @@
 With J the Jacobian from a site's output y to the denoiser's output O, white noise of power e in
 channel n of y appears in O with power `e sum_positions |J column|^2`. One backward pass with a
 random cotangent v gives `g = J^T v`, whose square has that sum as its expectation (Hutchinson).
-Curvature is neglected: the noise of 8-bit codes is small.
+Curvature is neglected: the noise of 8-bit codes is small. That errors are not white is what
+`coherence` makes up for.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ from segquant_trt.records import LinearSite
 Gains = dict[str, npt.NDArray[np.float64]]
 Inputs = Mapping[str, npt.NDArray[np.generic]]
 
-_COTANGENTS = 4
+_COTANGENTS = 8
 
 
 def backward_gains(
@@ -50,24 +50,25 @@ def backward_gains(
     """
     import torch
 
-    bins = max(len(edges), 1)
-    sums: dict[str, dict[int, Any]] = defaultdict(dict)
-    counts = np.zeros(bins, dtype=np.int64)
+    energies: dict[str, list[npt.NDArray[np.float64]]] = defaultdict(list)
+    bins: list[npt.NDArray[np.intp]] = []
     watch = _Watch(module, sites)
     generator = torch.Generator().manual_seed(0)
     with watch:
         for inputs in batches:
-            index = _bin(inputs, family.timestep, edges)
             for _ in range(_COTANGENTS):
-                samples = watch.backward(family, inputs, generator)
-                for name, energy in watch.energies().items():
-                    previous = sums[name].get(index)
-                    sums[name][index] = energy if previous is None else previous + energy
-                counts[index] += samples
+                found = watch.backward(family, inputs, generator)
+                for name, energy in found.items():
+                    energies[name].append(energy)
+                samples = len(next(iter(found.values()), ()))
+                bins.append(bins_of(inputs, family.timestep, edges, samples))
             if on_batch is not None:
                 on_batch()
+    where = np.concatenate(bins)
     return {
-        name: _filled([by_bin.get(i) for i in range(bins)], counts) for name, by_bin in sums.items()
+        name: mean_per_bin(np.concatenate(parts), where, max(len(edges), 1))
+        for name, parts in energies.items()
+        if sum(map(len, parts)) == len(where)
     }
 
 
@@ -81,7 +82,7 @@ class _Watch:
             if site.module is not None:
                 self._calls[site.module].append(site)
         self._seen: dict[str, int] = {}
-        self._found: dict[str, Any] = {}
+        self._found: dict[str, npt.NDArray[np.float64]] = {}
         self._weights: Any = None
         self._handles: list[Any] = []
 
@@ -113,18 +114,19 @@ class _Watch:
         moved = gradient.detach().double().movedim(axis, -1)
         per_sample = moved.square().reshape(len(moved), -1, moved.shape[-1]).sum(dim=1)
         if len(per_sample) == len(self._weights):
-            self._found[site.name] = (per_sample * self._weights[:, None]).sum(dim=0).numpy()
+            self._found[site.name] = (per_sample * self._weights[:, None]).numpy()
 
-    def energies(self) -> dict[str, Any]:
-        """Per site float64[N]: sum over samples of squared gradients over the output's energy."""
-        found, self._found = self._found, {}
-        return found
+    def backward(
+        self, family: Family, inputs: Inputs, generator: Any
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """One forward and one backward pass.
 
-    def backward(self, family: Family, inputs: Inputs, generator: Any) -> int:
-        """One forward and one backward pass; the number of samples."""
+        Returns:
+            Per site float64[S, N]: squared gradients over the energy of the sample's output.
+        """
         import torch
 
-        self._seen = {}
+        self._seen, self._found = {}, {}
         tensors = {name: torch.from_numpy(np.array(value)) for name, value in inputs.items()}
         with torch.enable_grad():
             output = self._module(**family.nest(tensors), return_dict=False)[0]
@@ -132,24 +134,26 @@ class _Watch:
             self._weights = 1.0 / energy.clamp_min(1e-30)
             cotangent = torch.randn(output.shape, generator=generator)
             (output * cotangent).sum().backward()
-        return len(output)
+        return self._found
 
 
-def _bin(inputs: Inputs, timestep: str, edges: Sequence[float]) -> int:
+def bins_of(
+    inputs: Inputs, timestep: str, edges: Sequence[float], samples: int
+) -> npt.NDArray[np.intp]:
+    """The timestep bin of every sample of a call, [S]."""
     if not edges or timestep not in inputs:
-        return 0
-    return max(bisect_right(edges, float(np.ravel(inputs[timestep])[0])) - 1, 0)
+        return np.zeros(samples, dtype=np.intp)
+    steps = np.broadcast_to(np.ravel(inputs[timestep]).astype(np.float64), (samples,))
+    return np.maximum(np.searchsorted(np.asarray(edges), steps, side="right") - 1, 0)
 
 
-def _filled(
-    by_bin: Sequence[npt.NDArray[np.float64] | None], counts: npt.NDArray[np.int64]
+def mean_per_bin(
+    values: npt.NDArray[np.float64], where: npt.NDArray[np.intp], bins: int
 ) -> npt.NDArray[np.float64]:
-    """Sums over samples as means; an empty bin takes its nearest neighbour's."""
-    known = [index for index, value in enumerate(by_bin) if value is not None]
+    """Means float64[bins, N] of values [S, N]; an empty bin takes its nearest neighbour's."""
+    known = np.unique(where)
     rows = []
-    for index in range(len(by_bin)):
-        nearest = min(known, key=lambda other: (abs(other - index), other))
-        value = by_bin[nearest]
-        assert value is not None
-        rows.append(value / counts[nearest])
+    for index in range(bins):
+        nearest = known[int(np.argmin(np.abs(known - index)))]
+        rows.append(values[where == nearest].mean(axis=0))
     return np.stack(rows)

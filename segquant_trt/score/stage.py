@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import Weights, load_graph
+from segquant_trt.graph.weight_layout import as_rows
 from segquant_trt.models import family_for
 from segquant_trt.models.checkpoint import find_checkpoint
 from segquant_trt.models.torch_module import load_module
@@ -29,7 +33,10 @@ from segquant_trt.records.scores import (
     array_key,
     write_scores,
 )
+from segquant_trt.schemes import quantize_weight, symmetric
+from segquant_trt.schemes.seen import over_all_steps
 from segquant_trt.score.amplify import Gains, backward_gains
+from segquant_trt.score.coherence import Switch, corrected_gains
 from segquant_trt.score.group import Member, grouped, make_group
 from segquant_trt.score.options import Arrays, OptionSearch
 from segquant_trt.score.outputs import channel_ranges, output_range, rounding_noise
@@ -44,6 +51,8 @@ _FOUR_BITS = (
     WeightPlan(bits=4, scale_method="mse"),
     WeightPlan(bits=4, rounding="gptq", scale_method="mse"),
 )
+_SMALL_BYTES = 1 << 26
+_MOST_MACS = 5e12  # a minute or two on two cores
 _MEMORY_SHARE = 4  # a float32 module, its gradients' path included, in a quarter of memory
 
 
@@ -78,8 +87,9 @@ def score(
             f"({calibration.onnx_sha256[:12]} and {facts.onnx_sha256[:12]})",
             hint="run 'segquant-trt calibrate' on this model again",
         )
-    gains = _gains(run, weights_folder, spec, facts, calibration, on_progress, on_note)
     weights = Weights(load_graph(run / "model.onnx"), weights_folder)
+    source = _Source(run=run, folder=weights_folder, spec=spec, facts=facts)
+    gains = _gains(source, calibration, weights, on_progress, on_note)
     plans = [p for p in (*_EIGHT_BITS, *_FOUR_BITS) if p.bits in request.weight_bits]
     search = OptionSearch(weights=plans, method=request.range_method)
     groups = list(grouped(facts).items())
@@ -144,33 +154,94 @@ def _plain(noise: np.ndarray) -> tuple[float, ...]:
     return tuple(float(f"{value:.6g}") for value in noise)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """The model that is scored, and where its files are."""
+
+    run: Path
+    folder: Path
+    spec: ModelSpec
+    facts: GraphFacts
+
+
 def _gains(
-    run: Path,
-    weights_folder: Path,
-    spec: ModelSpec,
-    facts: GraphFacts,
+    source: _Source,
     calibration: Calibration,
+    weights: Weights,
     on_progress: Callable[[str, int, int], None],
     on_note: Callable[[str], None],
 ) -> Gains:
     import psutil
 
-    if 2 * spec.size_bytes_float > psutil.virtual_memory().total // _MEMORY_SHARE:
+    if 2 * source.spec.size_bytes_float > psutil.virtual_memory().total // _MEMORY_SHARE:
         on_note(
             "the model is too large for a backward pass here: every site's noise counts alike, "
             "and predictions of the whole are rough"
         )
         return {}
-    family = family_for(spec.class_name)
-    module = load_module(find_checkpoint(weights_folder), family, spec.config)
-    batches = list(open_recordings(run / "excerpt.safetensors", spec).batches(1 << 16))
-    done = 0
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        on_progress("measure amplification", done, len(batches))
-
-    return backward_gains(
-        module, family, facts.sites, batches, edges=calibration.bin_edges, on_batch=advance
+    family = family_for(source.spec.class_name)
+    module = load_module(find_checkpoint(source.folder), family, source.spec.config)
+    batches = _excerpt(source)
+    edges, sites = calibration.bin_edges, source.facts.sites
+    gains = backward_gains(
+        module,
+        family,
+        sites,
+        batches,
+        edges=edges,
+        on_batch=_counter("measure amplification", len(batches), on_progress),
     )
+    macs = sum(_macs(site, calibration) for site in sites) * _sample_count(batches)
+    if macs * len(sites) > _MOST_MACS:
+        on_note("single sites are not switched one by one: that would take too long here")
+        return gains
+    return corrected_gains(
+        module,
+        family,
+        switches(source.facts, calibration, weights),
+        batches,
+        gains,
+        edges=edges,
+        on_site=_counter("switch single sites", len(sites), on_progress),
+    )
+
+
+def _excerpt(source: _Source) -> list[dict[str, npt.NDArray[np.generic]]]:
+    """All samples in one call where the model is small, else one timestep in each."""
+    path = source.run / "excerpt.safetensors"
+    excerpt = open_recordings(path, source.spec)
+    batches = list(excerpt.batches(1 << 16))
+    if source.spec.size_bytes_float > _SMALL_BYTES:
+        return batches
+    return [
+        {
+            name: np.concatenate([b[name] for b in batches]) if batched else batches[0][name]
+            for name, batched in excerpt.batched.items()
+        }
+    ]
+
+
+def _sample_count(batches: list[dict[str, npt.NDArray[np.generic]]]) -> int:
+    return sum(max(len(array) for array in batch.values()) for batch in batches)
+
+
+def _macs(site: LinearSite, calibration: Calibration) -> int:
+    elements = calibration.tensors[site.output].elements_per_sample
+    return elements * site.in_features // site.groups * math.prod(site.kernel)
+
+
+def switches(facts: GraphFacts, calibration: Calibration, weights: Weights) -> Iterator[Switch]:
+    """Every site in plain INT8: symmetric codes over its whole range, weights to nearest."""
+    for site in facts.sites:
+        stats = calibration.tensors[site.activation]
+        scheme = symmetric.fit(over_all_steps(stats), "mse")
+        rows = as_rows(weights.read_float32(site.weight), site.weight_layout)
+        decoded = quantize_weight(rows, WeightPlan()).dequantize()
+        yield Switch(site=site, codes=symmetric.encoding(scheme), weight=decoded)
+
+
+def _counter(
+    label: str, total: int, on_progress: Callable[[str, int, int], None]
+) -> Callable[[], None]:
+    done = itertools.count(1)
+    return lambda: on_progress(label, next(done), total)
