@@ -177,12 +177,12 @@ def _int8_sums_are_exact() -> bool:
     """Whether int8 weights need not be moved, found by computing extreme sums."""
     probe = extremes(requantized=True)
     options = _options(Path(), threads=1, exact=True)
-    found = _Session(_session(probe.model.SerializeToString(), options, "a probe")).run(
-        probe.inputs
-    )
+    session = _Session(_session(probe.model.SerializeToString(), options, "a probe"))
+    found = session.run(probe.inputs)
     for name, sums in probe.sums.items():
-        error = np.abs(found[name].astype(np.float64) - sums).max()
-        if error > 0.5 * probe.steps[name] + _FLOAT32_ROUNDING * np.abs(sums).max():
+        wanted = sums.astype(np.float64)
+        error = float(np.abs(found[name].astype(np.float64) - wanted).max())
+        if error > 0.5 * probe.steps[name] + _FLOAT32_ROUNDING * float(np.abs(wanted).max()):
             return False
     return True
 
