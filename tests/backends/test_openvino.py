@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -11,14 +12,16 @@ import pytest
 from onnx import helper
 
 from segquant_trt.backends import backend_for
+from segquant_trt.backends.onnxruntime import literal_session
 from segquant_trt.backends.openvino import OpenVino, float_session
 from segquant_trt.backends.openvino.probe import WAYS, Way, exact_way, prepared
 from segquant_trt.backends.openvino.session import Session, compile_graph, core
 from segquant_trt.errors import MissingDependencyError, SegQuantError
 from segquant_trt.graph.bigfile import load_graph
-from segquant_trt.records import KeepFloat
+from segquant_trt.records import ActivationScheme, DualFull, DualScale, KeepFloat
 from segquant_trt.rewrite import rewrite
 from tests.small_graphs import (
+    SCALE,
     Array,
     away_from_ties,
     facts_of,
@@ -27,6 +30,7 @@ from tests.small_graphs import (
     plan_of,
     save_graph,
     scheme_of,
+    treated,
 )
 
 NODES = {
@@ -128,6 +132,45 @@ def test_split_sums_are_exact_on_every_cpu(tmp_path: Path, node: str, way: Way) 
     session = Session(compile_graph(graph, tmp_path, arrays, threads=1))
     matrix = weight.T if node == "linear" else weight
     assert relative_error(session.run({"x": x})["y"], expected(x, matrix, node)) < 1e-6
+
+
+SCHEMES: dict[str, ActivationScheme] = {
+    "symmetric": scheme_of("symmetric"),
+    "shifted": scheme_of("shifted"),
+    "dual_scale": DualScale(positive_scale=SCALE, negative_scale=SCALE),
+    "dual_full": DualFull(positive_scale=SCALE, negative_scale=SCALE),
+}
+
+
+@pytest.mark.parametrize("scheme", list(SCHEMES))
+@pytest.mark.parametrize("node", ["linear", "conv 1x1", "conv 3x3"])
+def test_codes_behind_a_concat_keep_their_scale(tmp_path: Path, node: str, scheme: str) -> None:
+    """OpenVINO moves the step of int8 codes in front of the Concat of a convolution, and then
+    rounds to whole numbers; ours are uint8."""
+    weight = full_range_weight(NODES[node], 7)
+    linear = node == "linear"
+    nodes = [helper.make_node("Concat", ["first", "second"], ["x"], axis=2 if linear else 1)]
+    if linear:
+        nodes += linear_nodes("site", "x", "y", bias=False, stored=False)
+    else:
+        pads = [weight.shape[-1] // 2] * 4
+        nodes += [helper.make_node("Conv", ["x", "site.weight"], ["y"], name="site", pads=pads)]
+    inputs = {
+        name: ["n", "t", width] if linear else ["n", width, "h", "w"]
+        for name, width in (("first", 16), ("second", 32))
+    }
+    stored = {"site.weight": np.ascontiguousarray(weight.T) if linear else weight}
+    model = save_graph(tmp_path / "model.onnx", nodes, inputs, ["y"], stored)
+    facts = facts_of(model)
+    (site,) = plan_of(facts, "openvino", lambda _: scheme_of("symmetric")).sites
+    planned = replace(site, treatment=treated(48, SCHEMES[scheme]))
+    plan = replace(plan_of(facts, "openvino", lambda _: KeepFloat()), sites=(planned,))
+    rewrite(model, tmp_path, facts, plan, tmp_path / "quantized.onnx")
+    x = away_from_ties((2, 7, 48) if linear else (1, 48, 6, 7), 8, low=-20, high=120)
+    parts = dict(zip(inputs, np.split(x, [16], axis=2 if linear else 1), strict=True))
+    found = OpenVino().open(tmp_path / "quantized.onnx", threads=1).run(parts)["y"]
+    wanted = literal_session(tmp_path / "quantized.onnx", threads=1).run(parts)["y"]
+    assert relative_error(found, wanted) < 1e-6
 
 
 def test_the_first_right_way_is_taken_and_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

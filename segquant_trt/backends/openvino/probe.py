@@ -6,11 +6,10 @@ multiplies uint8 by int8 with vpmaddubsw, which adds two products in 16 bits and
 every linear and convolution alone was off by 10 to 30 %, except depthwise ones, which add no
 pairs; and all were exact with weights within -64..64. Weights in two halves repair it (`split`).
 
-On a CPU with VNNI and without AMX, symmetric int8 was seen at 3 dB on a UNet while a transformer
-was right: what only the UNet has are padded convolutions. There, OpenVINO stores signed
-activations as uint8 around zero point 128, which padding must honour; oneDNN had such a defect for
-signed input (its issue 5080: an offset of 128 forgotten in the padding). Padding in front of the
-codes (`padding`) does without it. Whatever the cause, a way is used only if its sums are right.
+Padding is the other danger: a convolution of codes around a zero point must pad with that zero
+point, and oneDNN had a defect there (its issue 5080: an offset of 128 forgotten). Padding in front
+of the codes (`padding`) does without it. Whatever the cause, a way is used only if its sums are
+right.
 """
 
 from __future__ import annotations

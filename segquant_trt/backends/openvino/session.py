@@ -25,12 +25,11 @@ from segquant_trt.records import TensorSpec
 _BY_REFERENCE_BYTES = 1 << 16
 
 
-@functools.cache
-def core() -> Any:
-    """The process's OpenVINO core.
+def openvino_module() -> Any:
+    """OpenVINO itself.
 
     Raises:
-        MissingDependencyError: OpenVINO is not installed.
+        MissingDependencyError: it is not installed.
     """
     try:
         import openvino
@@ -38,7 +37,17 @@ def core() -> Any:
         raise MissingDependencyError(
             "openvino", extra="openvino", why="the target 'openvino'"
         ) from error
-    return openvino.Core()
+    return openvino
+
+
+@functools.cache
+def core() -> Any:
+    """The process's OpenVINO core.
+
+    Raises:
+        MissingDependencyError: OpenVINO is not installed.
+    """
+    return openvino_module().Core()
 
 
 def float_session(
