@@ -17,6 +17,7 @@ from segquant_trt.analyze.subject import Findings, Subject, near_miss
 from segquant_trt.analyze.trail import Trail, follow
 from segquant_trt.graph.attributes import int_attribute
 from segquant_trt.graph.axes import Crossed, Ended, Joined, marked
+from segquant_trt.graph.dims import Dim
 from segquant_trt.graph.match import Match, Rejection, rejected
 from segquant_trt.records import LinearSite, SiteSegments
 
@@ -70,11 +71,10 @@ def _heads(trail: Trail) -> tuple[int, int] | Rejection | None:
     factors = marked(trail.end.layout)
     if isinstance(trail.outcome, Ended) and trail.outcome.reason:
         return None
+    if len(factors) == 1 and isinstance(trail.outcome, Ended):
+        return _fused_heads(trail.outcome.node, trail.end.tensor, factors[0][1].extent)
     if len({axis for axis, _ in factors}) < 2:
-        ended = trail.outcome if isinstance(trail.outcome, Ended) else None
-        if ended is None or ended.node is None or not factors:
-            return None
-        return _fused_heads(ended.node, factors[0][1].extent)
+        return None
     if len(factors) > 2:
         return rejected("more than two axes are merged: patches, no heads", *trail.nodes[-1:])
     (_, outer), (_, inner) = factors
@@ -86,8 +86,11 @@ def _heads(trail: Trail) -> tuple[int, int] | Rejection | None:
     return outer.extent, inner.size
 
 
-def _fused_heads(node: NodeProto, width: object) -> tuple[int, int] | None:
-    if node.op_type not in _FUSED or not isinstance(width, int):
+def _fused_heads(node: NodeProto | None, tensor: str, width: Dim) -> tuple[int, int] | None:
+    """The heads of an attention operator's first output."""
+    if node is None or node.op_type not in _FUSED or tensor != node.output[0]:
+        return None
+    if not isinstance(width, int):
         return None
     names = ("q_num_heads", "num_heads")
     heads = max(int_attribute(node, name, 0) for name in names)

@@ -94,7 +94,14 @@ def _windows(node: NodeProto, space: Shape, kernel: Sequence[Dim]) -> Shape:
     for axis, dim in enumerate(space):
         reach = dilations[axis] * (kernel[axis] - 1) + 1
         room = dim + (pads[axis] + pads[axis + count]) - reach + rounding * (strides[axis] - 1)
-        dims.append(floor_divide(room, strides[axis]) + 1)
+        steps = floor_divide(room, strides[axis])
+        if not rounding:
+            dims.append(steps + 1)
+        elif isinstance(steps, int) and isinstance(dim, int):
+            # The last window must not start in the padding behind the last element.
+            dims.append(steps + (steps * strides[axis] < dim + pads[axis]))
+        else:
+            dims.append(unknown(node, axis))
     return tuple(dims)
 
 

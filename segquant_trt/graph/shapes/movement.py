@@ -8,7 +8,7 @@ from typing import Any
 from onnx import NodeProto
 
 from segquant_trt.graph.attributes import attribute, int_attribute, ints_attribute, text_attribute
-from segquant_trt.graph.dims import Dim, Expr, exact, floor_divide, product
+from segquant_trt.graph.dims import Dim, Expr, exact, floor_divide, product, symbol
 from segquant_trt.graph.shapes.knowledge import (
     Shape,
     Shapes,
@@ -122,7 +122,7 @@ def expand(node: NodeProto, shapes: Shapes) -> Found:
 
 
 def broadcast(left: Shape, right: Shape) -> Shape:
-    """The common shape; of two unequal lengths a known one wins, then the first."""
+    """The common shape; a known length beats an unknown one, which might be 1."""
     rank = max(len(left), len(right))
     padded = [(1,) * (rank - len(shape)) + shape for shape in (left, right)]
     return tuple(_wider(first, second) for first, second in zip(*padded, strict=True))
@@ -131,9 +131,9 @@ def broadcast(left: Shape, right: Shape) -> Shape:
 def _wider(first: Dim, second: Dim) -> Dim:
     if first == 1 or first == second:
         return second
-    if second != 1 and isinstance(first, Expr) and isinstance(second, int):
-        return second
-    return first
+    if second == 1 or isinstance(first, int):
+        return first
+    return second if isinstance(second, int) else symbol(f"max({first}, {second})")
 
 
 def tile(node: NodeProto, shapes: Shapes) -> Found:
@@ -162,7 +162,8 @@ def concat(node: NodeProto, shapes: Shapes) -> Found:
             break
     shape = known[0]
     for part in known[1:]:
-        shape = tuple(_wider(first, second) for first, second in zip(shape, part, strict=True))
+        pairs = zip(shape, part, strict=True)
+        shape = tuple(first if isinstance(first, int) else second for first, second in pairs)
     return ((*shape[:axis], total, *shape[axis + 1 :]),)
 
 
