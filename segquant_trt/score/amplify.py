@@ -103,7 +103,8 @@ class _Watch:
                 return output
             site = self._calls[name][call]
             if not output.requires_grad:
-                output = output.detach().requires_grad_()
+                # Not the leaf itself: what follows may change it in place.
+                output = output.detach().requires_grad_().clone()
             output.register_hook(lambda gradient: self._keep(site, gradient))
             return output
 
