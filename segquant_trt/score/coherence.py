@@ -68,16 +68,14 @@ def corrected_gains(
             for inputs, output in zip(batches, exact, strict=True)
         ]
         for switch in switches:
-            name = switch.site.module
-            if name is None or calls[name] != 1 or switch.site.name not in gains:
-                continue
-            gain = gains[switch.site.name]
-            with _Switched(parts[name], switch) as switched:
-                pairs = [
-                    _noise(module, inputs, reference, switched, gain[where])
-                    for inputs, reference, where in zip(nested, exact, bins, strict=True)
-                ]
-            found[switch.site.name] = _corrected(gain, np.concatenate(bins), np.vstack(pairs))
+            name, gain = switch.site.module, gains.get(switch.site.name)
+            if name is not None and calls[name] == 1 and gain is not None:
+                with _Switched(parts[name], switch) as switched:
+                    pairs = [
+                        _noise(module, inputs, reference, switched, gain[where])
+                        for inputs, reference, where in zip(nested, exact, bins, strict=True)
+                    ]
+                found[switch.site.name] = _corrected(gain, np.concatenate(bins), np.vstack(pairs))
             if on_site is not None:
                 on_site()
     return found

@@ -7,7 +7,17 @@ import pytest
 import torch
 
 from segquant_trt.score.amplify import backward_gains, bins_of, mean_per_bin
-from tests.score.denoisers import CALLS, FAMILY, SITES, Changed, Denoiser, inputs_of, run, site
+from tests.score.denoisers import (
+    CALLS,
+    FAMILY,
+    SIDE,
+    SITES,
+    Changed,
+    Denoiser,
+    inputs_of,
+    run,
+    site,
+)
 
 EDGES = (0.0, 400.0, 700.0)
 STEPS = [10.0, 390.0, 400.0, 950.0]
@@ -27,12 +37,12 @@ def exact_gains(module: Denoiser, inputs: dict[str, np.ndarray], name: str) -> n
             with Changed(module, part, index, lambda y: y + shift):
                 return run(module, one)
 
-        shape: list[torch.Size] = []
-        with Changed(module, part, index, lambda y: shape.append(y.shape) or y):
-            energy = run(module, one).double().square().sum()
-        jacobian = torch.autograd.functional.jacobian(output_of, torch.zeros(shape[0]))
-        squares = jacobian.double().square().flatten(0, -len(shape[0]) - 1).sum(dim=0)
-        channels = squares.movedim(1 if "conv" in name or name == "out" else -1, -1)
+        shape = (1, 7, SIDE, SIDE) if name == "conv" else (1, 3, SIDE, SIDE)
+        shape = {"embed": (1, 6), "mod": (1, 7), "fc": (1, SIDE, SIDE, 7)}.get(part, shape)
+        energy = run(module, one).double().square().sum()
+        jacobian = torch.autograd.functional.jacobian(output_of, torch.zeros(shape))
+        squares = jacobian.double().square().flatten(0, -len(shape) - 1).sum(dim=0)
+        channels = squares.movedim(1 if name in ("conv", "out") else -1, -1)
         rows.append(channels.reshape(-1, channels.shape[-1]).sum(dim=0) / energy)
     return torch.stack(rows).numpy()
 
