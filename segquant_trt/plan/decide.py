@@ -11,10 +11,10 @@ from segquant_trt.backends import backend_for
 from segquant_trt.errors import SegQuantError
 from segquant_trt.plan.costs import CostModel
 from segquant_trt.plan.presets import RANKED, Preset, Surroundings
-from segquant_trt.plan.problem import Choice, Option, Problem, make_problem
-from segquant_trt.plan.reasons import Told, considered, reason
+from segquant_trt.plan.problem import FLOAT, Choice, Option, Problem, make_problem
+from segquant_trt.plan.reasons import Told, considered, left_reason, reason
 from segquant_trt.plan.request import PlanRequest
-from segquant_trt.plan.solve import Solution, least_noise, least_time, total
+from segquant_trt.plan.solve import Solution, coded, least_noise, least_time, total
 from segquant_trt.records import (
     GraphFacts,
     LinearSite,
@@ -112,6 +112,7 @@ def _problem(
         kept=kept,
         allowed=request.allows,
         output_noise=output_noise,
+        float_share=request.float_share,
     )
     for choice in problem.choices:
         if not choice.options:
@@ -158,14 +159,14 @@ def _ranked(
         candidates: list[Option] = []
         for rank in preset.ranks:
             candidates = [
-                option for option in choice.options if rank(scored[option.index].treatment, around)
+                option for option in coded(choice) if rank(scored[option.index].treatment, around)
             ]
             if candidates:
                 break
         wanted = [
             option for option in candidates if _has_weights(scored[option.index], weight_scales)
         ]
-        pool = wanted or candidates or list(choice.options)
+        pool = wanted or candidates or coded(choice)
         chosen.append(min(pool, key=lambda option: (float(option.noise.mean()), option.index)))
     return total(problem, chosen)
 
@@ -224,6 +225,8 @@ def _kept(site: LinearSite, score: SiteScore, why: str) -> SitePlan:
 
 
 def _decided(site: LinearSite, score: SiteScore, told: Told, request: PlanRequest) -> SitePlan:
+    if told.chosen.index == FLOAT:
+        return _kept(site, score, left_reason(score, told))
     by_channel = site.op == "Conv" and _by_channel(request)
     return SitePlan(
         site=site.name,

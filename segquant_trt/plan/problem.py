@@ -8,24 +8,29 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from segquant_trt.plan.costs import CostModel, Scaling, shape_of
+from segquant_trt.plan.costs import CostModel, Scaling, Shape, shape_of
 from segquant_trt.records import GraphFacts, LinearSite, Treatment, left_in_float
 from segquant_trt.records.scores import Scores, SiteScore
 
 Double = npt.NDArray[np.float64]
 Allowed = Callable[[LinearSite, SiteScore, Treatment], bool]
 
+FLOAT = -1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One treatment for all quantised sites of a group. `index` is its place in the scores.
+    """One treatment for all quantised sites of a group.
 
-    `noise`: float64[B], at the denoiser's output, requantised outputs included.
+    `index` is its place in the scores, `FLOAT` for leaving the group in float. `noise`:
+    float64[B], at the denoiser's output, requantised outputs included. `float_macs` are done in
+    float.
     """
 
     index: int
     cost_ms: float
     noise: Double
+    float_macs: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +44,14 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """All groups. `kept_ms` is what sites that stay in float cost, whatever is chosen."""
+    """All groups. `kept_ms` is what sites that stay in float cost, whatever is chosen.
+
+    `float_room`: MACs that may be left in float besides.
+    """
 
     choices: tuple[Choice, ...]
     kept_ms: float
-    bins: int
+    float_room: float
 
 
 def make_problem(
@@ -56,6 +64,7 @@ def make_problem(
     kept: Mapping[str, str],
     allowed: Allowed,
     output_noise: Callable[[SiteScore], Sequence[float]],
+    float_share: float,
 ) -> Problem:
     """Collect what may be chosen.
 
@@ -68,6 +77,7 @@ def make_problem(
         kept: sites that stay in float, and why.
         allowed: whether the target and the user's rules admit a treatment at a site.
         output_noise: what requantising a site's output adds.
+        float_share: of all MACs, that choices may leave in float.
     """
     sites = {site.name: site for site in facts.sites}
     groups: dict[str, list[SiteScore]] = {}
@@ -83,7 +93,11 @@ def make_problem(
         _choice(tensor, members, sites, costs, batch, scaling, allowed, output_noise)
         for tensor, members in groups.items()
     )
-    return Problem(choices=choices, kept_ms=kept_ms, bins=max(len(scores.bin_edges), 1))
+    shapes = [
+        shape_of(sites[score.site], score.rows_per_sample, batch, scaling) for score in scores.sites
+    ]
+    room = float_share * sum(shape.macs for shape in shapes)
+    return Problem(choices=choices, kept_ms=kept_ms, float_room=room)
 
 
 def _choice(
@@ -112,6 +126,24 @@ def _choice(
         cost += sum(costs.product_ms(t, s) for t, s in zip(treatments, shapes, strict=True))
         noise = np.sum([option.noise for option in scored], axis=0) + rounding
         options.append(Option(index=index, cost_ms=cost, noise=noise))
+    if options:
+        options.append(_in_float(members, sites, costs, shapes))
     return Choice(
         tensor=tensor, sites=tuple(score.site for score in members), options=tuple(options)
+    )
+
+
+def _in_float(
+    members: Sequence[SiteScore],
+    sites: Mapping[str, LinearSite],
+    costs: CostModel,
+    shapes: Sequence[Shape],
+) -> Option:
+    treatments = [left_in_float(sites[score.site].in_features) for score in members]
+    cost = sum(costs.product_ms(t, s) for t, s in zip(treatments, shapes, strict=True))
+    return Option(
+        index=FLOAT,
+        cost_ms=cost,
+        noise=np.zeros(len(members[0].range_noise)),
+        float_macs=sum(shape.macs for shape in shapes),
     )

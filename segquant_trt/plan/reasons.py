@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from segquant_trt.plan.problem import Choice, Option
+from segquant_trt.plan.problem import FLOAT, Choice, Option
 from segquant_trt.records import Considered
 from segquant_trt.records.scores import OptionScore, SiteScore
 
@@ -34,9 +34,19 @@ def reason(score: SiteScore, told: Told) -> str:
     return f"{text}; {share:.1%} of the plan's expected error{sites}"
 
 
+def left_reason(score: SiteScore, told: Told) -> str:
+    """Why the planner left a site in float of its own accord."""
+    plain = score.options[told.plain.index]
+    share = float(told.plain.noise.mean()) / told.noise if told.noise else 0.0
+    return (
+        f"little work and much noise: {_named(plain)} reaches {_decibels(plain)} and would add "
+        f"{share:.1%} of the plan's expected error"
+    )
+
+
 def considered(score: SiteScore, told: Told) -> tuple[Considered, ...]:
     """The options that no other beats in both noise and cost, the chosen and the plain one."""
-    front = pareto(told.choice.options)
+    front = pareto(tuple(o for o in told.choice.options if o.index != FLOAT))
     shown = {option.index: option for option in (told.plain, *front[:_SHOWN], told.chosen)}
     rows = []
     for option in sorted(shown.values(), key=lambda o: (o.cost_ms, o.index)):

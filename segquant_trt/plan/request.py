@@ -8,7 +8,7 @@ from segquant_trt.backends import backend_for
 from segquant_trt.errors import SegQuantError
 from segquant_trt.plan.costs import Scaling
 from segquant_trt.plan.presets import weight_only
-from segquant_trt.records import GraphFacts, LinearSite, SitePlan, Target, Treatment
+from segquant_trt.records import GraphFacts, LinearSite, SitePlan, Static, Target, Treatment
 from segquant_trt.records.codec import read_record
 from segquant_trt.records.options import (
     CompileOptions,
@@ -37,7 +37,8 @@ class PlanRequest:
     """What the user asks of a plan. `keep_float` are patterns over site and module names.
 
     `max_latency`: milliseconds; `max_latency_ratio`: over plain static INT8. With `target_sqnr_db`
-    the fastest plan that is expected to reach it is made.
+    the fastest plan that is expected to reach it is made. `float_share` of all MACs is what `auto`
+    may leave in float beside the sites that are kept there.
     """
 
     target: Target
@@ -46,6 +47,7 @@ class PlanRequest:
     max_latency_ms: float | None = None
     max_latency_ratio: float | None = None
     target_sqnr_db: float | None = None
+    float_share: float = 0.015
     weight_bits: int = 8
     weight_only: bool = False
     weight_scales: WeightScaleMethod = "absmax"
@@ -107,8 +109,12 @@ class PlanRequest:
             why="",
             considered=(),
         )
-        if backend_for(self.target).placement.lacks(site, planned) is not None:
+        placement = backend_for(self.target).placement
+        if placement.lacks(site, planned) is not None:
             return False
+        requantized = site.op == "Conv" and placement.requantize_conv_output
+        if requantized and any(not isinstance(s.factor, Static) for s in treatment.segments):
+            return False  # ranges were recorded of outputs, not of outputs over a row factor
         return all(rule.admits(treatment) for rule in self.rules.rules if rule.matches(site))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segquant_trt.errors import SegQuantError
-from segquant_trt.plan.problem import Choice, Option, Problem
+from segquant_trt.plan.problem import FLOAT, Choice, Option, Problem
 
 Double = npt.NDArray[np.float64]
 
@@ -49,7 +49,9 @@ def least_noise(problem: Problem, budget_ms: float, start: Solution) -> Solution
     Raises:
         SegQuantError: not even the cheapest options fit the budget.
     """
-    cheapest = total(problem, [min(c.options, key=lambda o: o.cost_ms) for c in problem.choices])
+    cheapest = total(
+        problem, [min(coded(c), key=lambda option: option.cost_ms) for c in problem.choices]
+    )
     if cheapest.cost_ms > budget_ms:
         raise SegQuantError(
             f"no plan takes at most {budget_ms:.4g} ms; the fastest one takes "
@@ -72,7 +74,7 @@ def least_time(problem: Problem, target_db: float, start: Solution) -> Solution:
     Raises:
         SegQuantError: no plan reaches the target.
     """
-    low = sum(min(o.cost_ms for o in c.options) for c in problem.choices) + problem.kept_ms
+    low = sum(min(o.cost_ms for o in coded(c)) for c in problem.choices) + problem.kept_ms
     high = sum(max(o.cost_ms for o in c.options) for c in problem.choices) + problem.kept_ms
     best = least_noise(problem, high, start)
     if best.sqnr_db_mean < target_db:
@@ -89,6 +91,11 @@ def least_time(problem: Problem, target_db: float, start: Solution) -> Solution:
         else:
             low = middle
     return best
+
+
+def coded(choice: Choice) -> list[Option]:
+    """The options that are not float."""
+    return [option for option in choice.options if option.index != FLOAT]
 
 
 def _weights(solution: Solution) -> Double:
@@ -109,12 +116,14 @@ def _solved(problem: Problem, budget_ms: float, weights: Double) -> Solution:
         (np.ones(len(flat)), (groups, np.arange(len(flat)))), shape=(len(fronts), len(flat))
     )
     room = budget_ms - problem.kept_ms
+    in_float = np.array([option.float_macs for _, option in flat]) / max(problem.float_room, 1e-9)
     scale = noise.sum() or 1.0
     result = milp(
         noise / scale * len(flat),
         constraints=[
             LinearConstraint(one_each.tocsr(), 1.0, 1.0),
             LinearConstraint(cost[None, :] / room, -np.inf, 1.0 + 1e-9),
+            LinearConstraint(in_float[None, :], -np.inf, 1.0),
         ],
         integrality=np.ones(len(flat)),
         bounds=Bounds(0.0, 1.0),
@@ -133,12 +142,12 @@ def _solved(problem: Problem, budget_ms: float, weights: Double) -> Solution:
 
 
 def _front(choice: Choice, weights: Double) -> list[Option]:
-    """Options that no other beats in both cost and noise, by rising cost."""
+    """Coded options that no other beats in both cost and noise, by rising cost; and float."""
     front: list[Option] = []
     least = np.inf
-    for option in sorted(choice.options, key=lambda o: (o.cost_ms, o.noise @ weights, o.index)):
+    for option in sorted(coded(choice), key=lambda o: (o.cost_ms, o.noise @ weights, o.index)):
         noise = float(option.noise @ weights)
         if noise < least:
             front.append(option)
             least = noise
-    return front
+    return front + [option for option in choice.options if option.index == FLOAT]
