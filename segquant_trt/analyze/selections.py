@@ -14,7 +14,7 @@ from segquant_trt.graph.dims import Dim
 from segquant_trt.graph.match import Match, Rejection, rejected
 from segquant_trt.graph.shapes import Shape
 from segquant_trt.graph.shapes.arithmetic import sequence_sizes
-from segquant_trt.graph.shapes.movement import slice_bounds, split_sizes
+from segquant_trt.graph.shapes.selection import slice_bounds, split_sizes
 from segquant_trt.graph.view import GraphView
 
 _SELECTORS = frozenset(("Split", "SplitToSequence", "Slice", "Gather"))

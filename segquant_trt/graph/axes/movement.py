@@ -20,7 +20,8 @@ from segquant_trt.graph.axes.outcome import Ended, Outcome, Place, Through
 from segquant_trt.graph.dims import Dim, floor_divide
 from segquant_trt.graph.shapes import Shape
 from segquant_trt.graph.shapes.arithmetic import reduced_axes, sequence_sizes
-from segquant_trt.graph.shapes.movement import paddings, slice_bounds, split_sizes
+from segquant_trt.graph.shapes.movement import paddings
+from segquant_trt.graph.shapes.selection import slice_bounds, split_sizes
 from segquant_trt.graph.view import GraphView
 from segquant_trt.graph.wiring import permutation
 
@@ -44,6 +45,7 @@ def source_shape(node: NodeProto, view: GraphView) -> Shape | Ended:
     return lost(node, f"the shape of '{node.input[0]}' is unknown") if shape is None else shape
 
 
+_READABLE = 60
 RESHAPES = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze"))
 
 
@@ -65,7 +67,8 @@ def reshape(node: NodeProto, place: Place, view: GraphView) -> Outcome:
             break
         nodes.append(before)
     shown = ", ".join(map(str, view.shapes.of(node.input[0]) or ()))
-    return lost(node, f"{node.op_type} from [{shown}] regroups the channels")
+    known = f" of [{shown}]" if len(shown) <= _READABLE else ""
+    return lost(node, f"{node.op_type}{known} regroups the channels")
 
 
 def transpose(node: NodeProto, place: Place, view: GraphView) -> Outcome:

@@ -19,7 +19,8 @@ from segquant_trt.graph.shapes.knowledge import (
     has_input,
     unknown,
 )
-from segquant_trt.graph.shapes.movement import broadcast, split_sizes
+from segquant_trt.graph.shapes.movement import broadcast
+from segquant_trt.graph.shapes.selection import split_sizes
 
 Found = Sequence[Shape | None]
 

@@ -1,7 +1,8 @@
 """Infer shapes node by node; ONNX's own inference answers where there is no rule here.
 
 What a file declares for inner tensors is not trusted (exporters write 0 for unknown lengths, or
-lengths of another trace): it serves only behind operators that nobody else knows.
+lengths of another trace): it serves only behind operators that nobody else knows, and where the
+constants that would tell are in an external file that is not there.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def infer_shapes(model: onnx.ModelProto, wiring: Wiring, constants: Constants) -
         found = _apply(node, shapes)
         for index, name in enumerate(node.output):
             shape = found[index] if index < len(found) else None
-            if shape is None and name:
-                shape = fallback.shape(node, index)
+            if name and (shape is None or _has_own_unknown(shape, name)):
+                shape = _refined(shape, fallback.shape(node, index))
             shapes.set_shape(name, shape)
         evaluate(node, shapes)
     return shapes
@@ -53,6 +54,26 @@ def _apply(node: NodeProto, shapes: Shapes) -> Sequence[Shape | None]:
         return rule(node, shapes)
     except (IndexError, ValueError, TypeError, ZeroDivisionError):
         return ()  # an ill-formed node has no shape; the checker's business, not ours
+
+
+def _has_own_unknown(shape: Shape, name: str) -> bool:
+    """Whether a length could not be told from the operands, because a constant is out of reach."""
+    return any(
+        isinstance(dim, Expr) and atom.startswith(f"?{name}.")
+        for dim in shape
+        for atoms, _ in getattr(dim, "terms", ())
+        for atom in atoms
+    )
+
+
+def _refined(shape: Shape | None, fallback: Shape | None) -> Shape | None:
+    """The shape, its unknown lengths replaced where the fallback has numbers."""
+    if shape is None or fallback is None or len(shape) != len(fallback):
+        return fallback if shape is None else shape
+    return tuple(
+        theirs if isinstance(theirs, int) and isinstance(ours, Expr) else ours
+        for ours, theirs in zip(shape, fallback, strict=True)
+    )
 
 
 def _declared_shape(value: onnx.ValueInfoProto) -> Shape | None:

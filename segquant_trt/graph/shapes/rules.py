@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from onnx import NodeProto
 
-from segquant_trt.graph.shapes import arithmetic, movement
+from segquant_trt.graph.shapes import arithmetic, movement, selection
 from segquant_trt.graph.shapes.knowledge import Shape, Shapes
 
 Rule = Callable[[NodeProto, Shapes], Sequence[Shape | None]]
@@ -60,8 +60,8 @@ RULES: Mapping[str, Rule] = {
     "Einsum": arithmetic.einsum,
     "Expand": movement.expand,
     "Flatten": movement.flatten,
-    "Gather": movement.gather,
-    "GatherND": movement.gather_nd,
+    "Gather": selection.gather,
+    "GatherND": selection.gather_nd,
     "Gemm": arithmetic.gemm,
     "MatMul": arithmetic.matmul,
     "MultiHeadAttention": arithmetic.multi_head_attention,
@@ -74,8 +74,8 @@ RULES: Mapping[str, Rule] = {
     "SequenceConstruct": arithmetic.sequence_construct,
     "Shape": arithmetic.shape_of,
     "Size": arithmetic.scalar,
-    "Slice": movement.slice_,
-    "Split": movement.split,
+    "Slice": selection.slice_,
+    "Split": selection.split,
     "SplitToSequence": arithmetic.split_to_sequence,
     "Squeeze": movement.squeeze,
     "Tile": movement.tile,

@@ -16,7 +16,7 @@ from segquant_trt.graph.attributes import has_default_domain, int_attribute
 from segquant_trt.graph.dims import Expr, floor_divide, product
 from segquant_trt.graph.shapes.arithmetic import axis_range, reduced_axes
 from segquant_trt.graph.shapes.knowledge import Shapes, Value, axis_attribute, unknown, whole
-from segquant_trt.graph.shapes.movement import slice_bounds, split_sizes
+from segquant_trt.graph.shapes.selection import slice_bounds, split_sizes
 from segquant_trt.graph.wiring import permutation
 
 _MOST_RANGE = 64
