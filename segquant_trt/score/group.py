@@ -25,7 +25,8 @@ _MOST_SEGMENTS = 4
 class Member:
     """One site: `rows` float32[B, R, C * taps] of its input, `weight` float32[N, C * taps].
 
-    `gains`: float64[B, N], see `amplify`. `groups` > 1: output channel n reads only its own share
+    `gains`: float64[B, N], what coding inputs and weights costs, see `coherence`; `white` likewise
+    for white noise, see `amplify`. `groups` > 1: output channel n reads only its own share
     of the columns; the weight then has C / groups * taps columns.
     """
 
@@ -34,6 +35,7 @@ class Member:
     weight: Float
     bias: Float | None
     gains: Double
+    white: Double
     output: ActivationStats
 
     @property
@@ -43,9 +45,11 @@ class Member:
 
     def noise(self, error: Float) -> Double:
         """Noise-to-signal power at the denoiser's output per bin, for output errors [B, R, N]."""
-        power = np.square(error, dtype=np.float64).mean(axis=1)
-        result: Double = (power * self.gains).sum(axis=1)
-        return result
+        return _weighted(error, self.gains)
+
+    def white_noise(self, error: Float) -> Double:
+        """The same for errors that have nothing to do with their neighbours'."""
+        return _weighted(error, self.white)
 
     def product(self, x: Float, weight: Float) -> Float:
         """`x [B, R, C * taps]` times `weight [N, C / groups * taps]`: float32[B, R, N]."""
@@ -125,6 +129,7 @@ def make_group(
     calibration: Calibration,
     weights: Weights,
     gains: Mapping[str, Double],
+    white: Mapping[str, Double],
 ) -> Group:
     """Read what calibration and checkpoint hold about the sites.
 
@@ -132,7 +137,7 @@ def make_group(
         SegQuantError: a site was not calibrated.
     """
     seen = _stats(tensor, sites[0], calibration)
-    members = tuple(_member(site, seen, calibration, weights, gains) for site in sites)
+    members = tuple(_member(site, seen, calibration, weights, gains, white) for site in sites)
     return Group(
         tensor=tensor,
         members=members,
@@ -153,6 +158,7 @@ def _member(
     calibration: Calibration,
     weights: Weights,
     gains: Mapping[str, Double],
+    white: Mapping[str, Double],
 ) -> Member:
     output = _stats(site.output, site, calibration)
     rows = calibration.patches.get(site.name, seen.rows) if site.kernel else seen.rows
@@ -166,8 +172,15 @@ def _member(
         weight=weight,
         bias=weights.read_float32(site.bias) if site.bias is not None else None,
         gains=gain,
+        white=white.get(site.name, gain),
         output=output,
     )
+
+
+def _weighted(error: Float, gains: Double) -> Double:
+    power = np.square(error, dtype=np.float64).mean(axis=1)
+    result: Double = (power * gains).sum(axis=1)
+    return result
 
 
 def uniform_gains(output: ActivationStats) -> Double:

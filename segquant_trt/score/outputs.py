@@ -39,4 +39,4 @@ def rounding_noise(
     scale = np.maximum((channels[1] - channels[0]) / np.float32(255.0), np.finfo(np.float32).tiny)
     zero = np.rint(-channels[0] / scale)
     own = (np.clip(np.rint(y / scale) + zero, 0, 255) - zero) * scale
-    return member.noise(rounded - y), member.noise(own.astype(np.float32) - y)
+    return member.white_noise(rounded - y), member.white_noise(own.astype(np.float32) - y)

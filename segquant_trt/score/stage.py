@@ -89,7 +89,7 @@ def score(
         )
     weights = Weights(load_graph(run / "model.onnx"), weights_folder)
     source = _Source(run=run, folder=weights_folder, spec=spec, facts=facts)
-    gains = _gains(source, calibration, weights, on_progress, on_note)
+    gains, white = _gains(source, calibration, weights, on_progress, on_note)
     plans = [p for p in (*_EIGHT_BITS, *_FOUR_BITS) if p.bits in request.weight_bits]
     search = OptionSearch(weights=plans, method=request.range_method)
     groups = list(grouped(facts).items())
@@ -97,7 +97,7 @@ def score(
 
     def scored(item: tuple[str, list[LinearSite]]) -> list[SiteScore]:
         tensor, sites = item
-        group = make_group(tensor, sites, facts, calibration, weights, gains)
+        group = make_group(tensor, sites, facts, calibration, weights, gains, white)
         options = search.options(group)
         return [
             _site_score(member, tensor, options[member.site.name], request, search.arrays, gains)
@@ -170,7 +170,8 @@ def _gains(
     weights: Weights,
     on_progress: Callable[[str, int, int], None],
     on_note: Callable[[str], None],
-) -> Gains:
+) -> tuple[Gains, Gains]:
+    """What coding inputs and weights costs, and what white noise does."""
     import psutil
 
     if 2 * source.spec.size_bytes_float > psutil.virtual_memory().total // _MEMORY_SHARE:
@@ -178,7 +179,7 @@ def _gains(
             "the model is too large for a backward pass here: every site's noise counts alike, "
             "and predictions of the whole are rough"
         )
-        return {}
+        return {}, {}
     family = family_for(source.spec.class_name)
     module = load_module(find_checkpoint(source.folder), family, source.spec.config)
     batches = _excerpt(source)
@@ -194,8 +195,8 @@ def _gains(
     macs = sum(_macs(site, calibration) for site in sites) * _sample_count(batches)
     if macs * len(sites) > _MOST_MACS:
         on_note("single sites are not switched one by one: that would take too long here")
-        return gains
-    return corrected_gains(
+        return gains, gains
+    corrected = corrected_gains(
         module,
         family,
         switches(source.facts, calibration, weights),
@@ -204,6 +205,7 @@ def _gains(
         edges=edges,
         on_site=_counter("switch single sites", len(sites), on_progress),
     )
+    return corrected, gains
 
 
 def _excerpt(source: _Source) -> list[dict[str, npt.NDArray[np.generic]]]:
