@@ -132,7 +132,7 @@ def test_a_checkpoint_that_was_moved(flux_copy: Path) -> None:
         ("model.onnx", "analyze"),
         ("model.yaml", "analyze"),
         ("facts.yaml", "plan"),
-        ("calibration.safetensors", "plan"),
+        ("calibration.safetensors", "score"),
         ("plan.yaml", "rewrite"),
         ("quantized.onnx", "build"),
         ("quantized.weights", "build"),

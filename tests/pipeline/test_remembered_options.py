@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segquant_trt.cli.app import main
-from segquant_trt.pipeline import compile
+from segquant_trt.pipeline import STAGES, compile
 from segquant_trt.records import QuantPlan
 from segquant_trt.records.codec import read_record
 from tests.shared import LazyFolders
@@ -21,9 +21,9 @@ def test_a_plan_stays_for_the_target_that_it_was_compiled_for(
     flux_copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = str(flux_copy)
-    assert main(["plan", run, "--target", "openvino", "--range-method", "amax"]) == 0
+    assert main(["plan", run, "--target", "openvino", "--weight-scales", "mse"]) == 0
     assert "as an earlier command was told" not in capsys.readouterr().err
-    assert main(["plan", run, "--keep-float", "*.ff.*", "--range-method", "mse"]) == 0
+    assert main(["plan", run, "--keep-float", "*.ff.*", "--weight-scales", "absmax"]) == 0
     assert "was told (--forget does without): --target openvino\n" in capsys.readouterr().err
     assert planned(flux_copy).target == "openvino"
     assert "kept in float by --keep-float" in (flux_copy / "plan.yaml").read_text()
@@ -44,7 +44,7 @@ def test_a_compilation_takes_defaults_whatever_was_told_before(
     flux_copy: Path, tiny_denoisers: LazyFolders, flux_inputs: Path
 ) -> None:
     again = compile(str(tiny_denoisers["flux"]), out=flux_copy, inputs=flux_inputs)
-    assert len(again.skipped) == 9
+    assert len(again.skipped) == len(STAGES)
     assert main(["plan", str(flux_copy), "--target", "openvino"]) == 0
     compile(str(tiny_denoisers["flux"]), out=flux_copy, inputs=flux_inputs)
     assert planned(flux_copy).target == "onnxruntime"

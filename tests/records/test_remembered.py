@@ -46,8 +46,23 @@ OTHER: dict[str, Any] = {
     "weight_scales": "mse",
     "quantize_all": True,
     "keep_float": ("time_*", "it's"),
+    "timestep": "t",
+    "prompt_inputs": ("tokens", "pooled"),
+    "preset": "segquant",
+    "objective": "speed",
+    "max_latency": "1.05x",
+    "target_sqnr": 30.5,
+    "weight_bits": 4,
+    "weight_only": True,
+    "rules": Path("/data/rules.yaml"),
+    "costs": Path("/data/costs.yaml"),
+    "cost_scale": "16,12",
     "full": True,
 }
+
+
+def test_every_remembered_option_is_tried() -> None:
+    assert set(OTHER) == set(REMEMBERED)
 
 
 def options(folder: Path, **given: Any) -> CompileOptions:
