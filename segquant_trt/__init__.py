@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from segquant_trt.pipeline import compile
     from segquant_trt.serve import load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["SegQuantError", "__version__", "compile", "load"]
 
 
