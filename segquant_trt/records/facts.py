@@ -120,3 +120,10 @@ class GraphFacts:
     def site(self, name: str) -> LinearSite | None:
         """The site called `name`, or None."""
         return next((site for site in self.sites if site.name == name), None)
+
+    def polar_segments(self, name: str, count: int) -> frozenset[int]:
+        """Which of the `count` input segments of a site come from an unequal activation."""
+        found = [entry.segment for entry in self.polarity if entry.site == name]
+        if None in found:
+            return frozenset(range(count))
+        return frozenset(index for index in found if index is not None)

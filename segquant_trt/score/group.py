@@ -138,16 +138,15 @@ def make_group(
     """
     seen = _stats(tensor, sites[0], calibration)
     members = tuple(_member(site, seen, calibration, weights, gains, white) for site in sites)
+    segments = input_segments(facts, sites)
     return Group(
         tensor=tensor,
         members=members,
         rows=seen.rows,
         low=seen.minimum,
         high=seen.maximum,
-        segments=input_segments(facts, sites),
-        polar=frozenset(
-            entry.segment or 0 for entry in facts.polarity if entry.site == sites[0].name
-        ),
+        segments=segments,
+        polar=facts.polar_segments(sites[0].name, len(segments)),
         edges=calibration.bin_edges,
     )
 
@@ -164,15 +163,16 @@ def _member(
     rows = calibration.patches.get(site.name, seen.rows) if site.kernel else seen.rows
     weight = as_rows(weights.read_float32(site.weight), site.weight_layout)
     gain = gains.get(site.name)
+    plain = white.get(site.name)
     if gain is None or gain.shape != (len(seen.rows), site.out_features):
-        gain = uniform_gains(output)
+        gain, plain = uniform_gains(output), None
     return Member(
         site=site,
         rows=rows,
         weight=weight,
         bias=weights.read_float32(site.bias) if site.bias is not None else None,
         gains=gain,
-        white=white.get(site.name, gain),
+        white=gain if plain is None else plain,
         output=output,
     )
 

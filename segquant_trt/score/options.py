@@ -20,7 +20,7 @@ from segquant_trt.schemes.weights import QuantizedWeight
 from segquant_trt.score.coding import FactorKind, coding_error, fit_segments
 from segquant_trt.score.divisors import best_divisor, own_columns
 from segquant_trt.score.group import Double, Float, Group, Member
-from segquant_trt.score.rounding import rounded
+from segquant_trt.score.rounding import judges, rounded
 
 _GPTQ_COLUMNS = 8192  # the Gram matrix of more takes gigabytes, its factor minutes
 _ROUNDED = ("symmetric", "shifted")
@@ -141,7 +141,7 @@ class OptionSearch:
             sizes = tuple(part.channels for part in coding.segments)
             key = coding.smoothing.divisor if coding.smoothing is not None else ""
             for plan in self.weights:
-                if plan.rounding == "gptq" and member.weight.shape[1] > _GPTQ_COLUMNS:
+                if plan.rounding == "gptq" and not _admits_gptq(member):
                     plan = WeightPlan(bits=plan.bits, block=plan.block, scale_method="mse")
                 if (key, sizes, plan) not in known:
                     known[key, sizes, plan] = self._weight_error(member, coding, plan)
@@ -172,7 +172,7 @@ class OptionSearch:
         error = np.asarray(restored - member.weight, dtype=np.float32)
         if plan.rounding != "nearest" or plan.scale_method != "absmax":
             plan = self._stored(plan, [part.codes for part in made])
-        return plan, _measured(member, member.product(member.rows[:, 1::2], error))
+        return plan, _measured(member, member.product(judges(member.rows), error))
 
     def _stored(self, plan: WeightPlan, parts: Sequence[QuantizedWeight]) -> WeightPlan:
         codes = np.concatenate([part.codes for part in parts], axis=1)
@@ -194,6 +194,12 @@ class _Error:
 
     noise: Double
     power: float
+
+
+def _admits_gptq(member: Member) -> bool:
+    """Whether it is affordable, and there are rows to fit and others to judge."""
+    columns, rows = int(member.weight.shape[1]), int(member.rows.shape[1])
+    return columns <= _GPTQ_COLUMNS and rows > 1
 
 
 def _measured(member: Member, error: Float) -> _Error:

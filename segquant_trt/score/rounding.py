@@ -15,6 +15,11 @@ from segquant_trt.schemes.weights import QuantizedWeight, quantize_weight
 from segquant_trt.score.group import Float
 
 
+def judges(rows: Float) -> Float:
+    """The rows of [B, R, k] that say what an error costs: every other one, or the only one."""
+    return rows[:, 1::2] if rows.shape[1] > 1 else rows
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rounded:
     """`codes` are made for all rows; `estimate` float32[N, k] decodes codes made for even ones."""
@@ -31,15 +36,16 @@ def rounded(weight: Float, rows: Float, plan: WeightPlan) -> Rounded:
     """
     weight = np.ascontiguousarray(weight)
     if weight.shape[1] != rows.shape[-1]:  # a grouped convolution: every share of the input alike
-        rows = np.concatenate(np.split(rows, rows.shape[-1] // weight.shape[1], axis=-1), axis=1)
+        rows = np.stack(np.split(rows, rows.shape[-1] // weight.shape[1], axis=-1), axis=2)
     match plan.rounding:
         case "nearest":
             searched = plan.scale_method == "mse"
-            energy = np.square(rows, dtype=np.float64).mean(axis=(0, 1)) if searched else None
+            flat = rows.reshape(-1, weight.shape[1])
+            energy = np.square(flat, dtype=np.float64).mean(axis=0) if searched else None
             codes = quantize_weight(weight, plan, importance=energy)
             return Rounded(codes=codes, estimate=codes.dequantize())
         case "gptq":
-            even, odd = gram(rows[:, ::2]), gram(rows[:, 1::2])
+            even, odd = gram(rows[:, ::2]), gram(judges(rows))
             damping = search_damping(weight, plan, even, odd)
             estimate = gptq(weight, even, plan, damping=damping).dequantize()
             codes = gptq(weight, even + odd, plan, damping=damping)

@@ -135,7 +135,8 @@ def _site_score(
     single, own = rounding_noise(member, whole, channels)
     key = array_key("o", channels)
     arrays[key] = channels
-    method: AmplificationMethod = "backward" if member.site.name in gains else "uniform"
+    measured = member.gains is gains.get(member.site.name)
+    method: AmplificationMethod = "backward" if measured else "uniform"
     elements = member.output.elements_per_sample
     return SiteScore(
         site=member.site.name,
