@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segquant_trt.backends.base import Array, Runner, SiteProof, proof_of
+from segquant_trt.backends.openvino.kernels import kernels_of_products
 from segquant_trt.backends.openvino.probe import exact_way, prepared
 from segquant_trt.backends.openvino.session import (
     Session,
@@ -14,7 +15,6 @@ from segquant_trt.backends.openvino.session import (
     float_session,
     openvino_module,
 )
-from segquant_trt.backends.openvino.split import HALF
 from segquant_trt.backends.placement import Placement
 from segquant_trt.backends.widening import widen_int4
 from segquant_trt.graph.bigfile import load_graph
@@ -24,12 +24,6 @@ from segquant_trt.records import Target
 
 if TYPE_CHECKING:
     import onnx
-
-_LAYERS = frozenset({"FullyConnected", "MatMul", "Convolution"})
-# What OpenVINO, and `split`, append to a product's name, from the outside in.
-_SUFFIXES = (
-    "/DequantizationMultiply", "/DequantizationSubtract", "/WithoutBiases", "_original", HALF,
-)  # fmt: skip
 
 
 class OpenVino:
@@ -83,17 +77,7 @@ class OpenVino:
         session = _open(model_path, 1)
         session.run(example)
         emitted = load_graph(model_path)
-        renamed = _renamed(emitted)
-        kernels: dict[str, list[str]] = {}
-        for node in session.compiled.get_runtime_model().get_ordered_ops():
-            info = {key: _text(value) for key, value in node.get_rt_info().items()}
-            if info.get("layerType") in _LAYERS:
-                for name in info.get("originalLayersNames", "").split(","):
-                    own = name
-                    for suffix in _SUFFIXES:
-                        own = own.removesuffix(suffix)
-                    product = renamed.get(own, own)
-                    kernels.setdefault(product, []).append(info.get("primitiveType", "unknown"))
+        kernels = kernels_of_products(session.compiled, emitted)
         products: dict[str, list[str | None]] = {site: [] for site in sites}
         for node, _ in coded_products(Wiring(emitted.graph)):
             if site_of(node) in products:
@@ -103,17 +87,6 @@ class OpenVino:
     def versions(self) -> dict[str, str]:
         """Version of OpenVINO."""
         return {"openvino": str(openvino_module().__version__).split("-")[0]}
-
-
-def _renamed(model: onnx.ModelProto) -> dict[str, str]:
-    """OpenVINO calls a layer that writes a graph output by that output's name."""
-    results = {value.name for value in model.graph.output}
-    return {
-        name: node_name(node)
-        for node in model.graph.node
-        for name in node.output
-        if name in results and name != node_name(node)
-    }
 
 
 def _open(model_path: Path, threads: int | None) -> Session:
@@ -128,7 +101,3 @@ def _is_integer(kernel: str) -> bool:
     # A float kernel on compressed weights reports int8 as its precision; only the kernel's
     # name tells what it multiplies.
     return kernel.lower().endswith("_i8")
-
-
-def _text(value: Any) -> str:
-    return str(value.astype(str)) if hasattr(value, "astype") else str(value)
