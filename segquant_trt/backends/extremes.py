@@ -15,14 +15,15 @@ from onnx import NodeProto, helper, numpy_helper
 from segquant_trt.backends.base import Array
 from segquant_trt.graph.qdq import dequantize_weight, quantize_pair, scalar_tensors
 
-# Input channels, output channels, kernel, stride: kernels are chosen by these.
+# Input channels, output channels, kernel, stride (kernels are chosen by these), and zero point.
 _CONVOLUTIONS = (
-    (32, 32, 3, 1), (64, 128, 3, 1), (64, 64, 3, 2), (4, 32, 3, 1), (64, 4, 3, 1), (33, 17, 3, 1),
-    (64, 64, 5, 1), (64, 64, 1, 1),
+    (32, 32, 3, 1, 128), (64, 128, 3, 1, 128), (64, 64, 3, 2, 128), (4, 32, 3, 1, 128),
+    (64, 4, 3, 1, 128), (33, 17, 3, 1, 128), (64, 64, 5, 1, 128), (64, 64, 1, 1, 128),
+    (32, 32, 3, 1, 0), (32, 32, 3, 1, 255),
 )  # fmt: skip
 _LINEARS = ((64, 64), (128, 32))
 _SIDE = 12
-_ZERO = 128
+_MIDDLE = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +46,9 @@ def extremes(*, requantized: bool) -> Extremes:
     inputs: dict[str, Array] = {}
     sums: dict[str, Array] = {}
     steps: dict[str, float] = {}
-    plane = np.full((_SIDE, _SIDE), 255 - _ZERO)
-    plane[:, ::3] = -_ZERO
-    for index, (channels, outputs, kernel, stride) in enumerate(_CONVOLUTIONS):
+    for index, (channels, outputs, kernel, stride, zero) in enumerate(_CONVOLUTIONS):
         name = f"convolution{index}"
+        plane = _plane(zero)
         sign = np.where(np.arange(outputs) % 2, -127, 127)
         shape = (outputs, channels, kernel, kernel)
         stored[name] = np.broadcast_to(sign[:, None, None, None], shape).astype(np.int8)
@@ -56,17 +56,25 @@ def extremes(*, requantized: bool) -> Extremes:
         total = sign[None, :, None, None] * channels * _windows(plane, kernel, stride)
         sums[f"{name}_y"] = total
         steps[f"{name}_y"] = float(np.abs(total).max()) / 127.0 if requantized else 0.0
-        nodes += _site(name, "Conv", pads=[kernel // 2] * 4, strides=[stride] * 2)
+        nodes += _site(name, zero, "Conv", pads=[kernel // 2] * 4, strides=[stride] * 2)
     for index, (width, outputs) in enumerate(_LINEARS):
         name = f"linear{index}"
+        plane = _plane(_MIDDLE)
         sign = np.where(np.arange(outputs) % 2, -127, 127)
         stored[name] = np.broadcast_to(sign, (width, outputs)).astype(np.int8)
         inputs[f"{name}_x"] = np.moveaxis(_tiled(plane[0], (1, width)), 1, 2)
         sums[f"{name}_y"] = plane[0][None, :, None] * width * sign
         steps[f"{name}_y"] = 0.0
-        nodes += _site(name, "MatMul")
+        nodes += _site(name, _MIDDLE, "MatMul")
     model = _model(nodes, stored, inputs, steps)
     return Extremes(model=model, inputs=inputs, sums=sums, steps=steps)
+
+
+def _plane(zero: int) -> Array:
+    """Values of the codes 255 and 0."""
+    plane = np.full((_SIDE, _SIDE), 255 - zero)
+    plane[:, ::3] = -zero
+    return plane
 
 
 def _tiled(plane: Array, lead: tuple[int, ...]) -> Array:
@@ -79,13 +87,15 @@ def _windows(plane: Array, kernel: int, stride: int) -> Array:
     return np.asarray(windows.sum(axis=(2, 3))[::stride, ::stride])
 
 
-def _site(name: str, operator: str, **attributes: list[int]) -> list[NodeProto]:
+def _site(name: str, zero: int, operator: str, **attributes: list[int]) -> list[NodeProto]:
     source, weight = f"{name}_decoded", f"{name}_weight"
     axis = 0 if operator == "Conv" else 1
     node = helper.make_node(operator, [source, weight], [f"{name}_y"], name=name)
     node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
     return [
-        *quantize_pair(f"{name}_x", f"{name}_codes", source, scale="step", zero_point="offset"),
+        *quantize_pair(
+            f"{name}_x", f"{name}_codes", source, scale="step", zero_point=f"offset{zero}"
+        ),
         dequantize_weight((name, f"{name}_scale", f"{name}_zero"), weight, axis=axis),
         node,
     ]
@@ -97,7 +107,9 @@ def _model(
     inputs: dict[str, Array],
     steps: dict[str, float],
 ) -> onnx.ModelProto:
-    tensors = list(scalar_tensors(1.0, _ZERO, names=("step", "offset")))
+    tensors = [numpy_helper.from_array(np.array(1.0, dtype=np.float32), "step")]
+    for zero in (0, _MIDDLE, 255):
+        tensors.append(numpy_helper.from_array(np.array(zero, dtype=np.uint8), f"offset{zero}"))
     for name, codes in stored.items():
         outputs = codes.shape[0] if codes.ndim == 4 else codes.shape[1]
         tensors.append(numpy_helper.from_array(np.ascontiguousarray(codes), name))
@@ -107,7 +119,7 @@ def _model(
     for result, step in steps.items():
         if step:
             names = (f"{result}_step", f"{result}_offset")
-            tensors += scalar_tensors(step, _ZERO, names=names)
+            tensors += scalar_tensors(step, _MIDDLE, names=names)
             inner = f"{result}_float"
             maker = next(node for node in nodes if node.output[0] == result)
             maker.output[0] = inner

@@ -8,6 +8,7 @@ from typing import Literal
 from segquant_trt.records import (
     KeepFloat,
     LinearSite,
+    PerStep,
     PerToken,
     SegmentPlan,
     SitePlan,
@@ -107,6 +108,8 @@ class Placement:
         if kind not in self.schemes:
             return kind
         if site.op != "Conv":
+            if isinstance(part.factor, PerStep) and site.activation_rank is None:
+                return "per_step factors of inputs of unknown rank"
             return None if factor in self.linear_factors else f"{factor} factors of linears"
         if kind in _TWO_POLARITIES and not self.dual_convolutions:
             return f"{kind} convolutions"
