@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from segquant_trt.graph.bigfile import Weights, external_range
 from segquant_trt.graph.payload import INLINE_BYTES, PayloadWriter, relocate
+from segquant_trt.schemes.packing import pack_int4
 
 DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16, np.int8, np.uint8, np.int64, np.bool_]
 
@@ -70,3 +71,17 @@ def test_relocation_renames_the_file_only(tmp_path: Path) -> None:
     relocate(model, "new")
     (tmp_path / "old").rename(tmp_path / "new")
     np.testing.assert_array_equal(Weights(model, tmp_path).read("t"), np.arange(500))
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (40, 60)], ids=["inline", "external"])
+def test_codes_of_four_bits_are_packed_and_read_back(tmp_path: Path, shape) -> None:
+    codes = np.random.default_rng(1).integers(-8, 8, shape).astype(np.int8)
+    kind = onnx.TensorProto.INT4
+    with (tmp_path / "data").open("wb") as stream:
+        writer = PayloadWriter(stream, "data")
+        tensor = writer.put_packed("c", pack_int4(codes), dims=shape, data_type=kind)
+    stored = Weights(onnx.ModelProto(graph=onnx.GraphProto(initializer=[tensor])), tmp_path)
+    assert stored.size_bytes("c") == -(-codes.size // 2)
+    stored.check_complete()
+    np.testing.assert_array_equal(stored.read("c").astype(np.int8), codes)
+    np.testing.assert_array_equal(stored.read_float32("c"), codes)

@@ -19,7 +19,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from segquant_trt.backends.emission.activations import Activations
 from segquant_trt.backends.emission.builder import Builder
 from segquant_trt.backends.emission.products import weight_codes
-from segquant_trt.backends.emission.stored import SegLinearData
+from segquant_trt.backends.emission.stored import FloatTensor, SegLinearData
 from segquant_trt.graph.wiring import node_name
 from segquant_trt.records import KeepFloat, LinearSite, SitePlan, Static
 from segquant_trt.schemes import Encoding, planes
@@ -62,8 +62,8 @@ class SegLinear:
         two = any(part.activation.kind in ("dual_scale", "dual_full") for part in segments)
         return plain and coded and (two or len(segments) > 1)
 
-    def call(self, node: NodeProto, site: LinearSite, plan: SitePlan) -> str:
-        """Append the call; its last input is the bias float32[N], which is not among the data."""
+    def call(self, node: NodeProto, site: LinearSite, plan: SitePlan) -> tuple[str, FloatTensor]:
+        """Append the call; its result, and its bias float32[N] (zeros without a constant one)."""
         segments = plan.treatment.segments
         by_segment = [planes(part.activation, site=site.name) for part in segments]
         kinds = [part.activation.kind for part in segments]
@@ -75,13 +75,16 @@ class SegLinear:
         self.sites.add(site.name)
         scales = np.array([p.scale for own in by_segment for p in own], dtype=np.float32)
         names = self._builder.names
+        bias = FloatTensor(
+            name=names.fresh(f"{site.weight}_bias"), source=site.bias, shape=(site.out_features,)
+        )
         inputs = [
             self._activations.whole(site, plan),
             data.codes,
             data.scale,
             self._builder.constant(scales, f"{site.weight}_plane_scales"),
             data.correction,
-            names.fresh(f"{site.weight}_bias"),
+            bias.name,
         ]
         made = helper.make_node(
             NAME,
@@ -99,7 +102,7 @@ class SegLinear:
         )
         made.metadata_props.extend(node.metadata_props)
         self._builder.nodes.append(made)
-        return made.output[0]
+        return made.output[0], bias
 
     def _data(
         self, site: LinearSite, plan: SitePlan, by_segment: Sequence[Sequence[Encoding]]

@@ -78,13 +78,9 @@ class SiteEmitter:
     def linear(self, node: NodeProto, site: LinearSite, plan: SitePlan) -> None:
         """A MatMul, or a Gemm as products and Add."""
         if self._placement.seg_linear_function and self.seg_linear.takes(plan):
-            result, bias = self.seg_linear.call(node, site, plan), site.bias
-            self._own_floats.append(
-                FloatTensor(
-                    name=self._builder.nodes[-1].input[-1], source=bias, shape=(site.out_features,)
-                )
-            )
-            if bias is not None:
+            result, bias = self.seg_linear.call(node, site, plan)
+            self._own_floats.append(bias)
+            if bias.source is not None:
                 self._builder.rename(result, site.output)
                 return
         else:
