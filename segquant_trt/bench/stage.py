@@ -10,6 +10,7 @@ from segquant_trt.bench.benchmark import Contender, benchmark
 from segquant_trt.models.loop import Denoise
 from segquant_trt.records import Benchmark, Manifest, ModelSpec
 from segquant_trt.records.files import sha256_file
+from segquant_trt.records.frozen_steps import on_frozen_steps
 from segquant_trt.records.recordings import open_recordings, write_shard
 
 _GUIDANCE_BATCH = 2
@@ -27,7 +28,7 @@ def bench(
 ) -> Benchmark:
     """Measure the bundle of a run folder beside its float graph, at guidance batch 2."""
     recordings = open_recordings(run / "excerpt.safetensors", spec)
-    inputs = next(recordings.batches(_GUIDANCE_BATCH))
+    inputs = on_frozen_steps(next(recordings.batches(_GUIDANCE_BATCH)), manifest.frozen)
     inputs_file = run / ".stages" / "bench-inputs.safetensors"
     write_shard(inputs_file, inputs)
     return benchmark(

@@ -11,10 +11,26 @@ from segquant_trt.build.proof import IntegerShare, prove_integer
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.annotations import drop_annotations
 from segquant_trt.graph.bigfile import Weights, load_graph
+from segquant_trt.graph.frozen_stamp import fallback_path, frozen_steps
 from segquant_trt.graph.payload import relocate
 from segquant_trt.graph.plan_stamp import check_plan_stamp
-from segquant_trt.records import BundleFile, GraphFacts, Manifest, ModelSpec, QuantPlan
-from segquant_trt.records.bundle_layout import DATA_FILES, MANIFEST, MODEL, PLAN, WEIGHTS, sealed
+from segquant_trt.records import (
+    BundleFile,
+    FrozenSteps,
+    GraphFacts,
+    Manifest,
+    ModelSpec,
+    QuantPlan,
+)
+from segquant_trt.records.bundle_layout import (
+    FALLBACK,
+    MANIFEST,
+    MODEL,
+    PLAN,
+    WEIGHTS,
+    data_files,
+    sealed,
+)
 from segquant_trt.records.codec import encode_yaml, from_plain, to_plain
 from segquant_trt.records.files import atomic_write_json, sha256_bytes, sha256_file
 from segquant_trt.records.scratch import replace_folder, scratch_folder, sync_file
@@ -22,6 +38,9 @@ from segquant_trt.records.scratch import replace_folder, scratch_folder, sync_fi
 
 def build(run: Path, spec: ModelSpec, facts: GraphFacts, plan: QuantPlan, *, out: Path) -> Manifest:
     """Make the bundle `out` from `run/quantized.onnx` and `run/quantized.weights`.
+
+    Where steps were frozen and may be missed, `run/quantized.fallback.onnx` comes with it; every
+    planned site of it is proven to run in integers, too.
 
     The folder appears complete or not at all; equal inputs give equal bytes.
 
@@ -31,22 +50,32 @@ def build(run: Path, spec: ModelSpec, facts: GraphFacts, plan: QuantPlan, *, out
     """
     _check_same_graph(spec, facts, plan)
     quantized = run / "quantized.onnx"
-    graph = load_graph(quantized)
-    check_plan_stamp(graph, plan, quantized)
-    Weights(graph, run).check_complete()
-    share = prove_integer(backend_for(plan.target), quantized, spec, plan)
+    frozen = frozen_steps(load_graph(quantized))
+    sources = {MODEL: quantized}
+    if frozen is not None and frozen.fallback:
+        sources[FALLBACK] = fallback_path(quantized)
+    for path in sources.values():
+        graph = load_graph(path)
+        check_plan_stamp(graph, plan, path)
+        Weights(graph, run).check_complete()
+    backend = backend_for(plan.target)
+    gone = () if frozen is None else frozen.sites
+    share = prove_integer(backend, quantized, spec, plan, frozen=gone)
+    if FALLBACK in sources:
+        prove_integer(backend, sources[FALLBACK], spec, plan)
     with scratch_folder(out) as scratch:
         folder = scratch / out.name
         folder.mkdir()
-        model = load_graph(quantized)
-        relocate(model, WEIGHTS)
-        drop_annotations(model)
-        (folder / MODEL).write_bytes(model.SerializeToString(deterministic=True))
+        for name, path in sources.items():
+            model = load_graph(path)
+            relocate(model, WEIGHTS)
+            drop_annotations(model)
+            (folder / name).write_bytes(model.SerializeToString(deterministic=True))
         shutil.copyfile(quantized.with_suffix(".weights"), folder / WEIGHTS)
         (folder / PLAN).write_bytes(encode_yaml(plan))
-        plain = sealed(to_plain(_manifest(folder, spec, plan, share)))
+        plain = sealed(to_plain(_manifest(folder, spec, plan, share, frozen)))
         atomic_write_json(folder / MANIFEST, plain)
-        for name in DATA_FILES:
+        for name in data_files(frozen):
             sync_file(folder / name)
         replace_folder(folder, out, scratch=scratch)
     return from_plain(plain, Manifest, origin=MANIFEST)
@@ -62,12 +91,18 @@ def _check_same_graph(spec: ModelSpec, facts: GraphFacts, plan: QuantPlan) -> No
             )
 
 
-def _manifest(folder: Path, spec: ModelSpec, plan: QuantPlan, share: IntegerShare) -> Manifest:
+def _manifest(
+    folder: Path,
+    spec: ModelSpec,
+    plan: QuantPlan,
+    share: IntegerShare,
+    frozen: FrozenSteps | None,
+) -> Manifest:
     files = tuple(
         BundleFile(
             name=name, sha256=sha256_file(folder / name), size_bytes=(folder / name).stat().st_size
         )
-        for name in DATA_FILES
+        for name in data_files(frozen)
     )
     return Manifest(
         target=plan.target,
@@ -95,4 +130,5 @@ def _manifest(folder: Path, spec: ModelSpec, plan: QuantPlan, share: IntegerShar
         sites_total=share.sites_total,
         sites_integer=share.sites_integer,
         macs_integer_share=share.macs_integer_share,
+        frozen=frozen,
     )

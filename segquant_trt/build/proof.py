@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ _NAMED = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntegerShare:
-    """Sites of the whole plan, those that run in integers, and their share of the MACs."""
+    """Sites of the graph that runs, those that run in integers, and their share of the MACs."""
 
     sites_total: int
     sites_integer: int
@@ -25,14 +26,22 @@ class IntegerShare:
 
 
 def prove_integer(
-    backend: Backend, quantized: Path, spec: ModelSpec, plan: QuantPlan
+    backend: Backend,
+    quantized: Path,
+    spec: ModelSpec,
+    plan: QuantPlan,
+    *,
+    frozen: Collection[str] = (),
 ) -> IntegerShare:
     """Look up every planned site in the graph that the runtime executes.
+
+    Sites that are `frozen` into tables are not in it and do not count.
 
     Raises:
         SegQuantError: naming the sites that fell back to float, and what executes them.
     """
-    planned = [site for site in plan.sites if site.treatment.is_integer]
+    present = [site for site in plan.sites if site.site not in frozen]
+    planned = [site for site in present if site.treatment.is_integer]
     names = [site.site for site in planned]
     proofs = backend.integer_sites(quantized, names, example=smallest_inputs(spec))
     fallen = [name for name in names if not proofs[name].integer]
@@ -44,10 +53,10 @@ def prove_integer(
             f"'{plan.target}': {listed}{more}",
             hint="keep them in float knowingly (--keep-float SITE), or choose another target",
         )
-    total = sum(site.macs_per_sample for site in plan.sites)
+    total = sum(site.macs_per_sample for site in present)
     integer = sum(site.macs_per_sample for site in planned)
     return IntegerShare(
-        sites_total=len(plan.sites),
+        sites_total=len(present),
         sites_integer=len(planned),
         macs_integer_share=integer / total if total else 0.0,
     )

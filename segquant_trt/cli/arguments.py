@@ -173,6 +173,20 @@ planning = _together(
         help="Price sites as if they had that many times the rows and the width.",
     ),
 )
+freezing = _together(
+    click.option(
+        "--freeze-schedule",
+        metavar="SCHEDULER:STEPS",
+        help="Replace what depends on the timestep alone by tables over these steps; a class of "
+        "diffusers or `default`, :HxW for schedulers that shift by size, several with commas.",
+    ),
+    click.option(
+        "--fallback/--no-fallback",
+        default=_DEFAULTS["fallback"],
+        show_default=True,
+        help="Keep a second graph in the bundle for timesteps that are not frozen.",
+    ),
+)
 weight_bits = click.option(
     "--weight-bits",
     metavar="N",

@@ -12,6 +12,7 @@ from segquant_trt.cli.stage import run_stage
 
 @click.command("rewrite")
 @arguments.run_folder
+@arguments.freezing
 @arguments.staged
 def command(as_json: bool, **given: Any) -> None:
     """Write RUN/quantized.onnx by the plan."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import IO
 
 import numpy as np
@@ -20,12 +21,15 @@ class PayloadWriter:
     Args:
         stream: the external file, open for writing at its start.
         location: the base name that the graph will know the file by.
+        share: store equal bytes once, whatever their names and shapes.
     """
 
-    def __init__(self, stream: IO[bytes], location: str) -> None:
+    def __init__(self, stream: IO[bytes], location: str, *, share: bool = False) -> None:
         self._stream = stream
         self._location = location
         self._offset = 0
+        self._share = share
+        self._places: dict[bytes, int] = {}
 
     def put(self, name: str, array: npt.NDArray[np.generic]) -> onnx.TensorProto:
         """Store `array`; the bytes are little-endian in C order, 64-byte aligned."""
@@ -49,12 +53,21 @@ class PayloadWriter:
         if contiguous.nbytes <= INLINE_BYTES:
             tensor.raw_data = contiguous.tobytes()
             return tensor
-        self._stream.write(b"\0" * (-self._offset % _ALIGNMENT_BYTES))
-        self._offset += -self._offset % _ALIGNMENT_BYTES
-        self._stream.write(contiguous.reshape(-1).view(np.uint8).data)
-        point_to(tensor, self._location, offset=self._offset, length=contiguous.nbytes)
-        self._offset += contiguous.nbytes
+        offset = self._append(contiguous.reshape(-1).view(np.uint8).data)
+        point_to(tensor, self._location, offset=offset, length=contiguous.nbytes)
         return tensor
+
+    def _append(self, data: memoryview) -> int:
+        digest = hashlib.sha256(data).digest() if self._share else b""
+        if digest in self._places:
+            return self._places[digest]
+        self._stream.write(b"\0" * (-self._offset % _ALIGNMENT_BYTES))
+        offset = self._offset + -self._offset % _ALIGNMENT_BYTES
+        self._stream.write(data)
+        self._offset = offset + len(data)
+        if self._share:
+            self._places[digest] = offset
+        return offset
 
 
 def point_to(tensor: onnx.TensorProto, location: str, *, offset: int, length: int) -> None:

@@ -44,6 +44,15 @@ def of_verification(work: Work) -> Any:
     return [of_calibration(work), content_of(work.options.verify_inputs), runtime_versions()]
 
 
+def of_freezing(work: Work) -> Any:
+    """The scheduler and the sizes that it may shift by, where steps are frozen."""
+    options = work.options
+    if options.freeze_schedule is None:
+        return None
+    chosen = [options.scheduler, options.height, options.width, options.dtype]
+    return [chosen, surroundings(work.location()), runtime_versions()]
+
+
 def of_planning(work: Work) -> Any:
     """The user's rules, and the cost table, by content."""
     options = work.options

@@ -47,3 +47,9 @@ class DenoisingLoop(Protocol):
 
         A seed's noise and condition depend on that seed alone.
         """
+
+    def timesteps(self, steps: int, *, scheduler: str | None = None) -> tuple[float, ...]:
+        """The values that the denoiser's timestep input takes, in the order of the calls.
+
+        `scheduler` is a class of diffusers in place of the loop's own.
+        """

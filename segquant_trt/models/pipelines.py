@@ -16,6 +16,7 @@ from segquant_trt.models.drop_in import DropIn
 from segquant_trt.models.family import Family
 from segquant_trt.models.loop import Array, Denoise, Float32, OnStep
 from segquant_trt.models.prompts import Prompt, read_prompts
+from segquant_trt.models.schedulers import compatible_scheduler
 from segquant_trt.records import ModelSpec
 
 _SAFETY = ("safety_checker", "feature_extractor")
@@ -58,11 +59,12 @@ class PipelineLoop:
     ) -> None:
         self._family = family_for(spec.class_name)
         self._config = spec.config
+        self._timestep, self._output = spec.timestep, spec.output
         self._prompts = read_prompts(prompts)
         self._pipeline = _load(folder, self._family, spec.config, device=device, dtype=dtype)
         self._size = _pixels(self._pipeline, spec, height=height, width=width)
         if scheduler is not None:
-            self._pipeline.scheduler = _scheduler(self._pipeline, scheduler)
+            self._pipeline.scheduler = self._other(scheduler)
 
     def sample(
         self,
@@ -88,7 +90,7 @@ class PipelineLoop:
                 "more",
                 hint="give at least one seed and one step",
             )
-        setattr(self._pipeline, self._family.component, DropIn(denoise, self._family, self._config))
+        self._take(denoise)
         chunks = [seeds[at : at + batch_size] for at in range(0, len(seeds), batch_size)]
         latents, images = [], []
         for index, chunk in enumerate(chunks):
@@ -99,8 +101,48 @@ class PipelineLoop:
             latents=np.concatenate(latents), images=np.concatenate(images).astype(np.float32)
         )
 
+    def timesteps(self, steps: int, *, scheduler: str | None = None) -> tuple[float, ...]:
+        """The values that the denoiser's timestep input takes, in the order of the calls.
+
+        The pipeline is run with a denoiser that only listens: shifts by image size, second calls
+        per step and roundings are the pipeline's own.
+
+        Raises:
+            SegQuantError: `scheduler` is no class that fits, or the pipeline refuses to run.
+        """
+        if scheduler is not None:
+            self._pipeline.scheduler = self._other(scheduler)
+        heard: list[float] = []
+
+        def listen(inputs: Mapping[str, Array]) -> Float32:
+            if self._timestep is not None:
+                heard.extend(float(value) for value in inputs[self._timestep].reshape(-1))
+            latents = next(iter(inputs.values())).shape
+            shape = [
+                length if isinstance(axis, str) else axis
+                for axis, length in zip(self._output.shape, latents, strict=True)
+            ]
+            return np.zeros(shape, dtype=np.float32)
+
+        self._take(listen)
+        self._run([0], steps, None, _Watch(None, first=0, total=steps), output_type="latent")
+        return tuple(heard)
+
+    def _take(self, denoise: Denoise) -> None:
+        setattr(self._pipeline, self._family.component, DropIn(denoise, self._family, self._config))
+
+    def _other(self, scheduler: str) -> Any:
+        subject = type(self._pipeline).__name__
+        return compatible_scheduler(self._pipeline.scheduler, scheduler, subject)
+
     def _run(
-        self, seeds: Sequence[int], steps: int, guidance_scale: float | None, watch: _Watch
+        self,
+        seeds: Sequence[int],
+        steps: int,
+        guidance_scale: float | None,
+        watch: _Watch,
+        *,
+        output_type: str = "np",
     ) -> Array:
         import torch
 
@@ -111,7 +153,7 @@ class PipelineLoop:
             **self._size,
             "num_inference_steps": steps,
             "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
-            "output_type": "np",
+            "output_type": output_type,
             "callback_on_step_end": watch,
         }
         if guidance_scale is not None:
@@ -221,19 +263,6 @@ def _pixels(
                 hint=f"choose another --{axis.name}",
             )
     return {name: pixels for name, pixels in chosen.items() if pixels is not None}
-
-
-def _scheduler(pipeline: Any, name: str) -> Any:
-    import diffusers
-
-    allowed = sorted({kind.__name__ for kind in pipeline.scheduler.compatibles})
-    if name not in allowed:
-        raise SegQuantError(
-            f"scheduler '{name}' does not fit {type(pipeline).__name__}; "
-            f"allowed: {', '.join(allowed)}",
-            hint="choose one of these, or leave --scheduler out",
-        )
-    return getattr(diffusers, name).from_config(pipeline.scheduler.config)
 
 
 def _negatives(prompts: Sequence[Prompt]) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.models.loop import Array, Denoise, Float32, OnStep
+from segquant_trt.models.schedulers import compatible_scheduler
 
 if TYPE_CHECKING:
     import torch
@@ -92,12 +93,23 @@ class ZooLoop:
         config = json.loads((self.folder / "scheduler/scheduler_config.json").read_text())
         return getattr(diffusers, config["_class_name"]).from_config(config)
 
+    def timesteps(self, steps: int, *, scheduler: str | None = None) -> tuple[float, ...]:
+        """The values that the denoiser's timestep input takes, in the order of the calls.
+
+        Raises:
+            SegQuantError: `scheduler` is no class that fits the model.
+        """
+        own = self.scheduler()
+        found = own if scheduler is None else compatible_scheduler(own, scheduler, self.folder.name)
+        found.set_timesteps(steps)
+        return tuple(self._seen(float(time)) for time in found.timesteps)
+
     def inputs(self, latents: Float32, timestep: float, labels: Sequence[int]) -> dict[str, Array]:
         """The denoiser's `forward` arguments for latents float32[n, ...], as batch 2n."""
         rows = [self.num_classes] * len(labels) + list(labels)
         doubled = np.concatenate([latents, latents])
         text = self._prompts["tokens"][rows]
-        times = np.full(len(rows), timestep, dtype=np.float32)
+        times = np.full(len(rows), self._seen(timestep), dtype=np.float32)
         if self.class_name == UNET:
             return {"sample": doubled, "timestep": times, "encoder_hidden_states": text}
         pooled = self._prompts["pooled"][rows]
@@ -112,10 +124,15 @@ class ZooLoop:
             "hidden_states": pack(doubled),
             "encoder_hidden_states": text,
             "pooled_projections": pooled,
-            "timestep": times / np.float32(1000.0),
+            "timestep": times,
             "img_ids": _positions(latents.shape[2] // 2, latents.shape[3] // 2),
             "txt_ids": np.zeros((text.shape[1], 3), dtype=np.float32),
         }
+
+    def _seen(self, timestep: float) -> float:
+        """The scheduler's timestep as the denoiser takes it, rounded to float32."""
+        time = np.float32(timestep)
+        return float(time / np.float32(1000.0) if self.class_name == FLUX else time)
 
 
 class _Trajectory:

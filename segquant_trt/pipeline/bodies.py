@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from segquant_trt.models import identity
 from segquant_trt.pipeline.sampling import (
     STEPS,
@@ -15,6 +17,9 @@ from segquant_trt.records import Benchmark, Manifest, Quality
 from segquant_trt.records.codec import to_plain, write_record
 from segquant_trt.records.files import atomic_write_json, sha256_file
 from segquant_trt.records.stage import Work
+
+if TYPE_CHECKING:
+    from segquant_trt.rewrite import Freezing
 
 _HELD_OUT = 1_000_000  # verification seeds begin here, far from calibration's
 
@@ -120,7 +125,7 @@ def rewrite_stage(work: Work) -> None:
     from segquant_trt.rewrite import rewrite
 
     plan = work.plan()
-    rewrite(
+    frozen = rewrite(
         work.run / "model.onnx",
         work.weights(),
         work.facts(),
@@ -128,9 +133,30 @@ def rewrite_stage(work: Work) -> None:
         work.run / "quantized.onnx",
         arrays=StoredArrays(work.run / "scores.safetensors", plan),
         timestep=work.spec().timestep,
+        freezing=_freezing(work),
         on_progress=work.update("rewrite"),
     )
+    if frozen is not None:
+        share = frozen.macs_per_sample / (sum(site.macs_per_sample for site in plan.sites) or 1)
+        work.progress.note(
+            f"{len(frozen.sites)} sites ({share:.2%} of the MACs) became tables of "
+            f"{len(frozen.timesteps)} timesteps"
+        )
     identity.note_content(work)
+
+
+def _freezing(work: Work) -> Freezing | None:
+    from segquant_trt.models.loops import scheduled_timesteps
+    from segquant_trt.rewrite import Freezing
+
+    options = work.options
+    if options.freeze_schedule is None:
+        return None
+    return Freezing(
+        schedule=options.freeze_schedule,
+        timesteps=scheduled_timesteps(work.spec(), work.location(), options),
+        fallback=options.fallback,
+    )
 
 
 def build_stage(work: Work) -> None:
@@ -146,11 +172,12 @@ def verify_stage(work: Work) -> None:
     options = work.options
     zoo = is_zoo(work)
     first, seeds = (_HELD_OUT, 64) if zoo else (_HELD_OUT + sample_count(work), 8)
+    bundle = load(work.run / "bundle", threads=options.threads)
     quality = verify(
         work.run.path,
         work.weights(),
         work.spec(),
-        load(work.run / "bundle", threads=options.threads).run,
+        bundle.run,
         VerifyRequest(
             loop=None if options.verify_inputs else loop_of(work),
             inputs=options.verify_inputs,
@@ -165,6 +192,11 @@ def verify_stage(work: Work) -> None:
         on_progress=work.progress.update,
         on_note=work.progress.note,
     )
+    if bundle.fallback_calls:
+        work.progress.note(
+            f"{bundle.fallback_calls} calls were off the frozen schedule and ran on the fallback: "
+            "the figures are partly its own (--steps and --scheduler set what is verified)"
+        )
     atomic_write_json(work.run / "quality.json", to_plain(quality))
 
 

@@ -65,10 +65,12 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="rewrite",
-        inputs=("model.onnx", _LOCATION, "facts.yaml", "plan.yaml", "scores.safetensors"),
-        outputs=("quantized.onnx", "quantized.weights"),
-        options=(),
+        inputs=(*_EXPORTED, _LOCATION, "facts.yaml", "plan.yaml", "scores.safetensors"),
+        outputs=("quantized.onnx", "quantized.weights", "quantized.fallback.onnx"),
+        options=("freeze_schedule", "fallback"),
         body=bodies.rewrite_stage,
+        identity=identity.of_freezing,
+        further=("scheduler", "height", "width", "device", "dtype"),
     ),
     Stage(
         name="build",

@@ -12,6 +12,7 @@ from segquant_trt.records.facts import (
     SiteSegments,
     TimestepOnlySite,
 )
+from segquant_trt.records.frozen_steps import FrozenSteps
 from segquant_trt.records.measurements import (
     Benchmark,
     LatencyFigure,
@@ -68,6 +69,7 @@ __all__ = [
     "DualFull",
     "DualScale",
     "Fp8",
+    "FrozenSteps",
     "GraphFacts",
     "KeepFloat",
     "LatencyFigure",

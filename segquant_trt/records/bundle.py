@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from segquant_trt.records.frozen_steps import FrozenSteps
 from segquant_trt.records.model_spec import AxisRange, TensorSpec
 from segquant_trt.records.plan import Target
 
@@ -20,7 +21,10 @@ class BundleFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """The bundle's table of contents. No dates, hosts or timings: two builds agree byte by byte."""
+    """The bundle's table of contents. No dates, hosts or timings: two builds agree byte by byte.
+
+    Sites are counted in the graph that runs on the steps of `frozen`, where there are any.
+    """
 
     SCHEMA_VERSION: ClassVar[int] = 1
 
@@ -42,3 +46,4 @@ class Manifest:
     sites_total: int
     sites_integer: int
     macs_integer_share: float
+    frozen: FrozenSteps | None = None

@@ -6,14 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from segquant_trt.records.files import digest_of
+from segquant_trt.records.frozen_steps import FrozenSteps
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 PLAN = "plan.yaml"
 WEIGHTS = "weights.bin"
+FALLBACK = "fallback.onnx"
 DATA_FILES = (MODEL, PLAN, WEIGHTS)
 
 _SELF = "manifest"
+
+
+def data_files(frozen: FrozenSteps | None) -> tuple[str, ...]:
+    """Files of a bundle beside its manifest, sorted."""
+    return (FALLBACK, *DATA_FILES) if frozen is not None and frozen.fallback else DATA_FILES
 
 
 def manifest_digest(plain: Mapping[str, Any]) -> str:

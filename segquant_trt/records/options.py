@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.records.plan import TARGETS, Target
+from segquant_trt.records.schedule import Schedule, parse_schedules
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 RangeMethod = Literal["amax", "percentile", "mse"]
@@ -85,6 +86,8 @@ class CompileOptions:
     rules: Path | None = None
     costs: Path | None = None
     cost_scale: str | None = None
+    freeze_schedule: str | None = None
+    fallback: bool = True
     full: bool = False
     verify_digests: bool = False
     force: bool = False
@@ -98,6 +101,7 @@ class CompileOptions:
         _check_bits(self.weight_bits)
         self.latency_limit()
         self.cost_factors()
+        self.schedules()
         _check_model(self.model)
         _check_patterns(self.keep_float)
 
@@ -134,6 +138,14 @@ class CompileOptions:
                 hint="--cost-scale 16,12 prices sites of 16 times the rows and 12 times the width",
             )
         return numbers[0], numbers[1]
+
+    def schedules(self) -> tuple[Schedule, ...]:
+        """The schedules of `freeze_schedule`; none without it.
+
+        Raises:
+            SegQuantError: it has another form than SCHEDULER:STEPS[:HxW],...
+        """
+        return () if self.freeze_schedule is None else parse_schedules(self.freeze_schedule)
 
     @classmethod
     def from_keywords(cls, model: str, out: str | Path, **keywords: Any) -> CompileOptions:

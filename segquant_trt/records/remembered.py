@@ -94,6 +94,8 @@ def _flags(name: str, value: Any) -> str:
     flag = "--" + name.replace("_", "-")
     if value is True:
         return flag
+    if value is False:
+        return "--no-" + flag.removeprefix("--")
     values = value if isinstance(value, tuple) else (value,)
     return " ".join(f"{flag} {shlex.quote(str(item))}" for item in values)
 

@@ -11,6 +11,7 @@ from typing_extensions import assert_never
 from segquant_trt.records import (
     Benchmark,
     CheckpointLocation,
+    FrozenSteps,
     GraphFacts,
     Manifest,
     ModelSpec,
@@ -59,6 +60,7 @@ def describe_manifest(manifest: Manifest, name: str) -> Description:
             Property(name="sites", value=manifest.sites_total),
             Property(name="integer sites", value=manifest.sites_integer),
             Property(name="MACs in integers", value=manifest.macs_integer_share, unit="share"),
+            *_frozen(manifest.frozen),
             Property(name="float size", value=manifest.size_bytes_float, unit="bytes"),
             Property(name="quantised size", value=manifest.size_bytes_quantized, unit="bytes"),
         ),
@@ -67,6 +69,18 @@ def describe_manifest(manifest: Manifest, name: str) -> Description:
             _pairs("versions", "package", "version", manifest.versions),
             _pairs("provenance", "record", "sha256", manifest.provenance),
         ),
+    )
+
+
+def _frozen(frozen: FrozenSteps | None) -> tuple[Property, ...]:
+    if frozen is None:
+        return ()
+    steps = ", ".join(f"{step:g}" for step in frozen.timesteps)
+    return (
+        Property(name="frozen schedule", value=frozen.schedule),
+        Property(name="frozen timesteps", value=steps),
+        Property(name="sites in tables", value=len(frozen.sites)),
+        Property(name="other timesteps", value="fallback" if frozen.fallback else "refused"),
     )
 
 

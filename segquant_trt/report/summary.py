@@ -73,6 +73,8 @@ def summarize(run: Path) -> dict[str, Any]:
             macs_integer_share=manifest.macs_integer_share,
             bundle=str(run / "bundle"),
         )
+        if manifest.frozen is not None:
+            summary["sites_frozen"] = len(manifest.frozen.sites)
     if (run / "report.html").exists():
         summary["report"] = str(run / "report.html")
     summary["not_applicable"] = missing

@@ -1,5 +1,5 @@
 """The rewrite stage: the float graph and a plan become a Q/DQ graph that owns its bytes."""
 
-from segquant_trt.rewrite.rewrite import rewrite
+from segquant_trt.rewrite.rewrite import Freezing, rewrite
 
-__all__ = ["rewrite"]
+__all__ = ["Freezing", "rewrite"]

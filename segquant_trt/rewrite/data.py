@@ -44,7 +44,7 @@ def write_data(
     model: onnx.ModelProto,
     source: Weights,
     data: GraphData,
-    arrays: Arrays,
+    codes: StoredCodes,
     writer: PayloadWriter,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -54,16 +54,16 @@ def write_data(
         model: the rewritten graph; `data` is not among its initializers yet.
         source: the float graph's initializers.
         data: to be computed.
-        arrays: what the plan names by key.
+        codes: of weights, as far as other graphs with this data have them.
         writer: where the data goes.
         on_progress: told weights written and weights in all.
 
     Raises:
         SegQuantError: naming a weight with NaN or infinity, or whose file is too short.
     """
-    stored = _coded(source, data.weights, arrays, writer, on_progress)
+    stored = codes.of(data.weights, on_progress)
     for call in data.seg_linear:
-        stored.extend(_seg_linear(call, source, arrays, writer))
+        stored.extend(_seg_linear(call, source, codes.arrays, writer))
     for wanted in data.floats:
         stored.append(writer.put(wanted.name, float_tensor(wanted, source)))
     for tensor in model.graph.initializer:
@@ -107,31 +107,47 @@ def with_promised(model: onnx.ModelProto, data: GraphData) -> onnx.ModelProto:
     return copy
 
 
-def _coded(
-    source: Weights,
-    weights: Sequence[WeightCodes],
-    arrays: Arrays,
-    writer: PayloadWriter,
-    on_progress: Callable[[int, int], None] | None,
-) -> list[onnx.TensorProto]:
-    """Equal codes are stored once, and computed once where they follow each other."""
-    stored: list[onnx.TensorProto] = []
-    shared: dict[object, list[onnx.TensorProto]] = {}
-    last: tuple[object, tuple[QuantizedWeight, ...]] | None = None
-    for index, weight in enumerate(weights):
-        if on_progress is not None:
-            on_progress(index, len(weights))
-        whole = (weight.site.weight, weight.site.weight_layout, weight.site.op, weight.treatment)
-        key = (whole, weight.segment, _limits(weight))
-        if key not in shared:
-            if last is None or last[0] != whole:
-                last = None
-                last = whole, site_codes(weight.site, weight.treatment, source, arrays)
-            shared[key] = _put(stored_weight(weight, last[1], source), writer)
-        names = [weight.codes, weight.scale]
-        names += [] if weight.zero_point is None else [weight.zero_point]
-        stored.extend(_renamed(t, name) for t, name in zip(shared[key], names, strict=False))
-    return stored
+class StoredCodes:
+    """Equal codes are stored once, and computed once where they follow each other.
+
+    Args:
+        source: the float graph's initializers.
+        arrays: what the plan names by key.
+        writer: where the data goes.
+    """
+
+    def __init__(self, source: Weights, arrays: Arrays, writer: PayloadWriter) -> None:
+        self.arrays = arrays
+        self._source = source
+        self._writer = writer
+        self._shared: dict[object, list[onnx.TensorProto]] = {}
+
+    def of(
+        self,
+        weights: Sequence[WeightCodes],
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[onnx.TensorProto]:
+        """The initializers of `weights`: codes, scales and zero points."""
+        stored: list[onnx.TensorProto] = []
+        last: tuple[object, tuple[QuantizedWeight, ...]] | None = None
+        for index, weight in enumerate(weights):
+            if on_progress is not None:
+                on_progress(index, len(weights))
+            site = weight.site
+            whole = (site.weight, site.weight_layout, site.op, weight.treatment)
+            key = (whole, weight.segment, _limits(weight))
+            if key not in self._shared:
+                if last is None or last[0] != whole:
+                    last = None
+                    last = whole, site_codes(site, weight.treatment, self._source, self.arrays)
+                found = stored_weight(weight, last[1], self._source)
+                self._shared[key] = _put(found, self._writer)
+            names = [weight.codes, weight.scale]
+            names += [] if weight.zero_point is None else [weight.zero_point]
+            stored.extend(
+                _renamed(t, name) for t, name in zip(self._shared[key], names, strict=False)
+            )
+        return stored
 
 
 def _limits(weight: WeightCodes) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,17 +16,29 @@ from segquant_trt.backends import backend_for
 from segquant_trt.backends.emission import array_keys
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import Weights, load_graph
+from segquant_trt.graph.frozen_stamp import fallback_path, stamp_frozen_steps
 from segquant_trt.graph.payload import PayloadWriter
 from segquant_trt.graph.plan_stamp import stamp_plan
 from segquant_trt.graph.remove_unused import RemoveUnused
-from segquant_trt.records import GraphFacts, QuantPlan
+from segquant_trt.graph.wiring import node_name
+from segquant_trt.records import FrozenSteps, GraphFacts, QuantPlan
 from segquant_trt.records.files import sha256_file
 from segquant_trt.records.scratch import scratch_folder, sync_file
-from segquant_trt.rewrite.data import write_data
+from segquant_trt.rewrite.data import GraphData, StoredCodes, write_data
 from segquant_trt.rewrite.fold_divisors import FoldDivisors
+from segquant_trt.rewrite.freeze_steps import FreezeSteps
 from segquant_trt.rewrite.quantize_sites import QuantizeSites
 
 _NO_ARRAYS: Mapping[str, npt.NDArray[np.generic]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freezing:
+    """Steps to freeze: distinct float32 values, ascending, and the schedule that they are of."""
+
+    schedule: str
+    timesteps: tuple[float, ...]
+    fallback: bool
 
 
 def rewrite(
@@ -37,11 +50,13 @@ def rewrite(
     *,
     arrays: Mapping[str, npt.NDArray[np.generic]] = _NO_ARRAYS,
     timestep: str | None = None,
+    freezing: Freezing | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> None:
+) -> FrozenSteps | None:
     """Write the quantised graph to `out` and its data beside it, with the suffix `.weights`.
 
-    Equal inputs give equal bytes. Weights are read, quantised and written one at a time.
+    Equal inputs give equal bytes. Weights are read, quantised and written one at a time. With a
+    fallback, the graph without tables lies at `fallback_path(out)`; both share their data.
 
     Args:
         model_onnx: the float graph.
@@ -51,12 +66,16 @@ def rewrite(
         out: path of the quantised graph.
         arrays: what the plan names by key: divisors, optimised weights, output ranges.
         timestep: the graph input that factors per step follow; the facts' by default.
+        freezing: steps for which everything that depends on the timestep alone becomes tables.
         on_progress: told tensors written and tensors in all.
+
+    Returns:
+        What was frozen.
 
     Raises:
         SegQuantError: the plan or the facts are of another graph, name an unknown site or an
             impossible scheme, ask for what the target lacks, or for an array that is not there; a
-            weight is not finite; a file cannot be read or written.
+            weight is not finite; a file cannot be read or written; nothing can be frozen.
     """
     digest = sha256_file(model_onnx)
     for owner, wanted in (("plan", plan.onnx_sha256), ("facts", facts.onnx_sha256)):
@@ -68,26 +87,90 @@ def rewrite(
             )
     _check_sites(facts, plan)
     _check_arrays(plan, arrays)
-    model = load_graph(model_onnx)
-    stamp_plan(model, plan)
     source = Weights(load_graph(model_onnx), checkpoint)
-    placement = backend_for(plan.target).placement
-    sites = QuantizeSites(facts, plan, placement, arrays, timestep or facts.timestep, checkpoint)
-    sites.run(model)
-    RemoveUnused().run(model)
-    folding = FoldDivisors(sites.smoothed, sites.data, checkpoint)
-    folding.run(model)
-    RemoveUnused().run(model)
+    job = _Job(
+        facts=facts,
+        plan=plan,
+        arrays=arrays,
+        timestep=timestep or facts.timestep,
+        checkpoint=checkpoint,
+    )
+    model = load_graph(model_onnx)
+    frozen = None if freezing is None else job.freeze(model, freezing)
+    graphs = {out: job.quantize(model, () if frozen is None else frozen.sites)}
+    if frozen is not None and frozen.fallback:
+        graphs[fallback_path(out)] = job.quantize(load_graph(model_onnx), ())
     with scratch_folder(out) as scratch:
-        graph, payload = scratch / out.name, scratch / out.with_suffix(".weights").name
+        payload = scratch / out.with_suffix(".weights").name
         with payload.open("wb") as stream:
-            writer = PayloadWriter(stream, payload.name)
-            write_data(model, source, folding.data, arrays, writer, on_progress)
-        graph.write_bytes(model.SerializeToString(deterministic=True))
-        _check(graph)
-        for path in (payload, graph):
+            writer = PayloadWriter(stream, payload.name, share=len(graphs) > 1)
+            codes = StoredCodes(source, arrays, writer)
+            for graph, data in graphs.values():
+                write_data(graph, source, data, codes, writer, on_progress)
+        for path, (graph, _) in graphs.items():
+            written = scratch / path.name
+            written.write_bytes(graph.SerializeToString(deterministic=True))
+            _check(written)
+        fallback_path(out).unlink(missing_ok=True)  # of an earlier schedule
+        for path in (payload, *(scratch / path.name for path in graphs)):
             sync_file(path)
             path.replace(out.with_name(path.name))
+    return frozen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    facts: GraphFacts
+    plan: QuantPlan
+    arrays: Mapping[str, npt.NDArray[np.generic]]
+    timestep: str | None
+    checkpoint: Path
+
+    def freeze(self, model: onnx.ModelProto, freezing: Freezing) -> FrozenSteps:
+        if self.timestep is None:
+            raise SegQuantError(
+                "no input is known to be the timestep, so no steps can be frozen",
+                hint="name it with --timestep",
+            )
+        FreezeSteps(self.timestep, freezing.timesteps, self.checkpoint).run(model)
+        RemoveUnused().run(model)
+        present = {node_name(node) for node in model.graph.node}
+        gone = [site for site in self.plan.sites if site.site not in present]
+        if not gone:
+            raise SegQuantError(
+                f"no GEMM or convolution depends on '{self.timestep}' alone, so freezing steps "
+                "would remove nothing",
+                hint="leave --freeze-schedule out for this model",
+            )
+        frozen = FrozenSteps(
+            schedule=freezing.schedule,
+            timestep=self.timestep,
+            timesteps=freezing.timesteps,
+            sites=tuple(site.site for site in gone),
+            macs_per_sample=sum(site.macs_per_sample for site in gone),
+            fallback=freezing.fallback,
+        )
+        stamp_frozen_steps(model, frozen)
+        return frozen
+
+    def quantize(
+        self, model: onnx.ModelProto, absent: tuple[str, ...]
+    ) -> tuple[onnx.ModelProto, GraphData]:
+        """Edit the graph in place; the plan's entries for sites that are `absent` do not count."""
+        stamp_plan(model, self.plan)
+        left = replace(
+            self.plan, sites=tuple(site for site in self.plan.sites if site.site not in absent)
+        )
+        placement = backend_for(self.plan.target).placement
+        sites = QuantizeSites(
+            self.facts, left, placement, self.arrays, self.timestep, self.checkpoint
+        )
+        sites.run(model)
+        RemoveUnused().run(model)
+        folding = FoldDivisors(sites.smoothed, sites.data, self.checkpoint)
+        folding.run(model)
+        RemoveUnused().run(model)
+        return model, folding.data
 
 
 def _check_sites(facts: GraphFacts, plan: QuantPlan) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from segquant_trt.backends import Runner
 from segquant_trt.records import Manifest
+from segquant_trt.serve.frozen_runner import FrozenRunner
 from segquant_trt.serve.inputs import Array, check_inputs
 
 
@@ -25,11 +26,17 @@ class CompiledDenoiser:
         self.manifest = manifest
         self._runner = runner
 
+    @property
+    def fallback_calls(self) -> int:
+        """How many calls ran without tables, because a timestep was not among the frozen ones."""
+        return self._runner.fallback_calls if isinstance(self._runner, FrozenRunner) else 0
+
     def run(self, inputs: Mapping[str, Array]) -> npt.NDArray[np.float32]:
         """The prediction for arrays by flat dotted name (`added_cond_kwargs.text_embeds`).
 
         Raises:
-            SegQuantError: an input is missing, unknown, or of a wrong type, rank or size.
+            SegQuantError: an input is missing, unknown, or of a wrong type, rank or size; or a
+                timestep is not frozen, in a bundle without fallback.
         """
         check_inputs(inputs, self.manifest)
         output = self.manifest.output.name

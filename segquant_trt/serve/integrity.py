@@ -10,11 +10,12 @@ from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import external_range, load_graph
 from segquant_trt.records import TARGETS, Manifest, QuantPlan
 from segquant_trt.records.bundle_layout import (
-    DATA_FILES,
+    FALLBACK,
     MANIFEST,
     MODEL,
     PLAN,
     WEIGHTS,
+    data_files,
     is_sealed,
 )
 from segquant_trt.records.codec import from_plain, read_record
@@ -38,9 +39,10 @@ def checked_manifest(bundle: Path) -> Manifest:
         )
     manifest = _manifest(bundle)
     named = sorted(file.name for file in manifest.files)
-    if named != sorted(DATA_FILES):
+    expected = data_files(manifest.frozen)
+    if named != sorted(expected):
         raise SegQuantError(
-            f"{bundle / MANIFEST} lists {', '.join(named)}; a bundle has {', '.join(DATA_FILES)}",
+            f"{bundle / MANIFEST} lists {', '.join(named)}; a bundle has {', '.join(expected)}",
             hint=_AGAIN,
         )
     for file in manifest.files:
@@ -55,7 +57,9 @@ def checked_manifest(bundle: Path) -> Manifest:
         if sha256_file(path) != file.sha256:
             raise SegQuantError(f"{path} was altered: its sha256 differs", hint=_AGAIN)
     _check_plan(bundle, manifest)
-    _check_graph(bundle, manifest)
+    for name in (MODEL, FALLBACK):
+        if name in expected:
+            _check_graph(bundle, name, manifest)
     return manifest
 
 
@@ -110,19 +114,19 @@ def _check_plan(bundle: Path, manifest: Manifest) -> None:
         )
 
 
-def _check_graph(bundle: Path, manifest: Manifest) -> None:
-    graph = load_graph(bundle / MODEL).graph
+def _check_graph(bundle: Path, name: str, manifest: Manifest) -> None:
+    graph = load_graph(bundle / name).graph
     for tensor in graph.initializer:
         place = external_range(tensor)
         if place is not None and place.location != WEIGHTS:
             raise SegQuantError(
-                f"{bundle / MODEL}: initializer '{tensor.name}' points to '{place.location}'; "
+                f"{bundle / name}: initializer '{tensor.name}' points to '{place.location}'; "
                 f"only {WEIGHTS} is allowed",
                 hint=_AGAIN,
             )
     given = {value.name for value in graph.input}
     if given != {spec.name for spec in manifest.inputs}:
         raise SegQuantError(
-            f"{bundle / MODEL} has inputs {', '.join(sorted(given))}, the manifest others",
+            f"{bundle / name} has inputs {', '.join(sorted(given))}, the manifest others",
             hint=_AGAIN,
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from segquant_trt.backends import backend_for
 from segquant_trt.errors import SegQuantError
-from segquant_trt.records.bundle_layout import MODEL
+from segquant_trt.records.bundle_layout import FALLBACK, MODEL
 from segquant_trt.serve.denoiser import CompiledDenoiser
+from segquant_trt.serve.frozen_runner import FrozenRunner
 from segquant_trt.serve.integrity import checked_manifest
 
 
@@ -29,5 +31,12 @@ def load(bundle: str | Path, *, threads: int | None = None) -> CompiledDenoiser:
         )
     folder = Path(bundle)
     manifest = checked_manifest(folder)
-    runner = backend_for(manifest.target).open(folder / MODEL, threads=threads)
-    return CompiledDenoiser(manifest, runner)
+    backend = backend_for(manifest.target)
+    runner = backend.open(folder / MODEL, threads=threads)
+    frozen = manifest.frozen
+    if frozen is None:
+        return CompiledDenoiser(manifest, runner)
+    other = functools.partial(backend.open, folder / FALLBACK, threads=threads)
+    return CompiledDenoiser(
+        manifest, FrozenRunner(frozen, runner, other if frozen.fallback else None)
+    )

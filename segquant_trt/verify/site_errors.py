@@ -6,7 +6,7 @@ to, so that the figure is the same whatever runtime the bundle is for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -52,6 +52,7 @@ def site_errors(
     *,
     arrays: Arrays = _NO_ARRAYS,
     timestep: str | None = None,
+    absent: Collection[str] = (),
     threads: int | None = None,
     on_site: Callable[[int, int], None] | None = None,
 ) -> tuple[SiteError, ...]:
@@ -63,6 +64,7 @@ def site_errors(
         batches: inputs of the denoiser.
         arrays: what the plan names by key.
         timestep: the graph input for factors per step; the facts' by default.
+        absent: sites that the bundle does not execute.
         threads: of the runtime.
         on_site: told sites done and sites in all.
     """
@@ -75,7 +77,9 @@ def site_errors(
         return [denoise(inputs) for inputs in batches]
 
     references = run(model.graph)
-    planned = [site for site in plan.sites if not site.treatment.is_float]
+    planned = [
+        site for site in plan.sites if not site.treatment.is_float and site.site not in absent
+    ]
     errors = []
     for index, site in enumerate(planned):
         changed = with_one_site(

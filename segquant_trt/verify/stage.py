@@ -9,11 +9,13 @@ from pathlib import Path
 from segquant_trt.backends.denoise import float_denoise, literal_denoise
 from segquant_trt.backends.emission import StoredArrays
 from segquant_trt.graph.bigfile import load_graph
+from segquant_trt.graph.frozen_stamp import frozen_steps
 from segquant_trt.models.judge import open_judge
 from segquant_trt.models.loop import Array, Denoise, DenoisingLoop
-from segquant_trt.records import GraphFacts, ModelSpec, Quality, QuantPlan, SiteError
+from segquant_trt.records import FrozenSteps, GraphFacts, ModelSpec, Quality, QuantPlan, SiteError
 from segquant_trt.records.codec import read_record
 from segquant_trt.records.files import sha256_file
+from segquant_trt.records.frozen_steps import on_frozen_steps
 from segquant_trt.records.images import save_images
 from segquant_trt.records.recordings import open_recordings
 from segquant_trt.verify.arithmetic import check_arithmetic
@@ -71,13 +73,14 @@ def verify(
             with_float16_activations(model, facts), weights_folder, threads=request.threads
         ),
     )
+    frozen = frozen_steps(load_graph(run / "quantized.onnx"))
     excerpt = open_recordings(run / "excerpt.safetensors", spec)
     manifest = sha256_file(run / "bundle" / "manifest.json")
     check_arithmetic(
         denoisers.reference,
         literal_denoise(run / "quantized.onnx", threads=request.threads),
         quantized,
-        list(excerpt.batches(_INPUTS_BATCH)),
+        [on_frozen_steps(batch, frozen) for batch in excerpt.batches(_INPUTS_BATCH)],
         target=read_record(run / "plan.yaml", QuantPlan).target,
     )
     first = request.seeds[0]
@@ -103,7 +106,7 @@ def verify(
     else:
         batches = _held_out(run, spec, request, on_note)
         quality = verify_inputs(batches, denoisers, verification)
-    ranked = _ranked(run, weights_folder, spec, request, on_progress, on_note)
+    ranked = _ranked(run, weights_folder, spec, frozen, request, on_progress, on_note)
     return replace(quality, site_errors=ranked)
 
 
@@ -123,6 +126,7 @@ def _ranked(
     run: Path,
     weights_folder: Path,
     spec: ModelSpec,
+    frozen: FrozenSteps | None,
     request: VerifyRequest,
     on_progress: Callable[[str, int, int], None],
     on_note: Callable[[str], None],
@@ -143,6 +147,7 @@ def _ranked(
         list(excerpt.batches(_INPUTS_BATCH)),
         arrays=StoredArrays(run / "scores.safetensors", plan),
         timestep=spec.timestep,
+        absent=() if frozen is None else frozen.sites,
         threads=request.threads,
         on_site=lambda done, total: on_progress("rank sites", done, total),
     )
