@@ -5,6 +5,7 @@
 | `[B, H, S, D] -> Transpose -> Reshape [B, S, H*D]` | one of size D per head        |
 | `[B*H, S, D] -> Reshape, Transpose, Reshape`       | the same                      |
 | a fused attention that answers `[B, S, H*D]`       | the same, from its attributes |
+| these of several groups of tokens, joined          | the same, when all agree      |
 | three or more merged axes (patches)                | rejected                      |
 | heads inside a segment of a Concat                 | rejected: the Concat is kept  |
 """
@@ -48,11 +49,13 @@ def match_heads(site: LinearSite, subject: Subject) -> Match[SiteSegments] | Rej
             if not merged:
                 return None
             return rejected("its heads are merged inside a segment of a Concat", join.node)
-        case Crossed():
-            return None
-    heads = _heads(trail)
+        case Crossed(places=places):
+            parts = {_heads(follow(place, subject.view)) for place in places}
+            heads = parts.pop() if len(parts) == 1 else None
+        case _:
+            heads = _heads(trail)
     if not isinstance(heads, tuple):
-        return heads
+        return None if isinstance(trail.outcome, Crossed) else heads
     count, size = heads
     return Match(
         SiteSegments(

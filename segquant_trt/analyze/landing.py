@@ -81,9 +81,8 @@ def landings(
                 for part in places:
                     yield from landings(part, outputs, view, way=way.mixing(node))
                 return
-            case Ended(node=node, reason=reason) if reason and node is not None:
-                site = _nearest(node, outputs, view)
-                if site is not None:
+            case Ended(node=node, reason=reason, beyond=beyond) if reason and node is not None:
+                for site in _whose(node, beyond, outputs, view):
                     yield Missed(site=site, rejection=rejected(reason, node))
                 return
             case _:
@@ -127,6 +126,18 @@ def _grid(axis: tuple[Factor, ...]) -> Match[tuple[int, int]] | Rejection:
     if not isinstance(base, int) or not isinstance(unit, int):
         return Rejection("the length of a part is unknown")
     return Match((base, unit))
+
+
+def _whose(
+    node: NodeProto, beyond: Place | None, outputs: Mapping[str, LinearSite], view: GraphView
+) -> Iterator[LinearSite]:
+    """The sites whose channels were lost at `node`."""
+    if beyond is not None:
+        yield from (found.site for found in landings(beyond, outputs, view))
+        return
+    nearest = _nearest(node, outputs, view)
+    if nearest is not None:
+        yield nearest
 
 
 def _nearest(

@@ -41,6 +41,13 @@ def fused(d: Drawing) -> str:
     return d.op("Attention", *x, q_num_heads=4, kv_num_heads=4, name="heads")
 
 
+def joined(d: Drawing) -> str:
+    """Attention over two groups of tokens, each on its own."""
+    text = d.op("MatMul", d.input("tp", B, 4, 7, 7), d.input("tv", B, 4, 7, 6))
+    image = d.op("MatMul", d.input("p", B, 4, S, S), d.input("v", B, 4, S, 6))
+    return transposed(d, d.op("Concat", text, image, axis=2, name="heads"))
+
+
 MERGES: dict[str, Callable[[Drawing], str]] = {
     "transpose, reshape": lambda d: transposed(d, attention(d)),
     "with a cast": lambda d: transposed(d, d.op("Cast", attention(d), to=1)),
@@ -48,6 +55,7 @@ MERGES: dict[str, Callable[[Drawing], str]] = {
     "folded batch": folded_batch,
     "heads beside rows": heads_beside_rows,
     "fused attention": fused,
+    "tokens joined": joined,
     "native attention": lambda d: transposed(d, d.op(
         "Attention", *(d.input(name, B, 4, S, 6) for name in "qkv"), name="heads")),
     "einsum": lambda d: d.reshape(d.op(

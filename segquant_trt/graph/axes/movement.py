@@ -14,6 +14,7 @@ from segquant_trt.graph.axes.layout import (
     normalized,
     plain_axis,
     regrouped,
+    traced_axis,
     windowed,
 )
 from segquant_trt.graph.axes.outcome import Ended, Outcome, Place, Through
@@ -34,9 +35,14 @@ def moved(
     return Through(place=place, nodes=nodes, keeps_values=keeps_values)
 
 
-def lost(node: NodeProto, reason: str) -> Ended:
-    """The outcome of a step that cannot be followed."""
-    return Ended(node=node, reason=reason)
+def lost(
+    node: NodeProto, reason: str, shape: Shape | None = None, axis: int | None = None
+) -> Ended:
+    """The outcome of a step that cannot be followed; `axis` of the operand holds the channels."""
+    if shape is None or axis is None:
+        return Ended(node=node, reason=reason)
+    beyond = Place(node.input[0], traced_axis(shape, axis))
+    return Ended(node=node, reason=reason, beyond=beyond)
 
 
 def source_shape(node: NodeProto, view: GraphView) -> Shape | Ended:
@@ -136,7 +142,8 @@ def slice_(node: NodeProto, place: Place, view: GraphView) -> Outcome:
         torn = cut is None or cut[2] != 1
         window = None if cut is None or torn else windowed(axes[index], cut[0], source[index])
         if window is None and is_marked(axes[index]):
-            return lost(node, "the bounds of the slice are computed" if torn else _TORN)
+            reason = "the bounds of the slice are computed" if torn else _TORN
+            return lost(node, reason, source, index)
         axes[index] = plain_axis(source[index]) if window is None else window
     return moved(node.input[0], axes, node)
 
@@ -165,7 +172,7 @@ def _part(
 ) -> Outcome:
     if sizes is None:
         if is_marked(place.layout[axis]):
-            return lost(node, "the sizes of the split are computed")
+            return lost(node, "the sizes of the split are computed", source, axis)
         window: Axis | None = None
     else:
         start: Dim = 0
@@ -173,7 +180,7 @@ def _part(
             start = start + size
         window = windowed(place.layout[axis], start, source[axis])
     if window is None and is_marked(place.layout[axis]):
-        return lost(node, _TORN)
+        return lost(node, _TORN, source, axis)
     axes = list(place.layout)
     axes[axis] = plain_axis(source[axis]) if window is None else window
     return moved(node.input[0], axes, node, *nodes)
@@ -211,7 +218,8 @@ def gather(node: NodeProto, place: Place, view: GraphView) -> Outcome:
     window = _gathered(node, middle, source[axis], view)
     if window is None:
         if any(map(is_marked, middle)):
-            return lost(node, "channels are gathered by computed or scattered indices")
+            reason = "channels are gathered by computed or scattered indices"
+            return lost(node, reason, source, axis)
         window = plain_axis(source[axis])
     axes = (*place.layout[:axis], window, *place.layout[axis + picked :])
     return moved(node.input[0], axes, node)
@@ -246,13 +254,13 @@ def resize(node: NodeProto, place: Place, view: GraphView) -> Outcome:
 
 def pad(node: NodeProto, place: Place, view: GraphView) -> Outcome:
     """Pad: traced axes must not be padded."""
-    amounts = paddings(node, len(place.layout), view.shapes)
-    for index, axis in enumerate(place.layout):
-        if is_marked(axis) and (amounts is None or amounts.get(index, 0) != 0):
-            return lost(node, "the channels are padded")
     source = source_shape(node, view)
     if isinstance(source, Ended):
         return source
+    amounts = paddings(node, len(place.layout), view.shapes)
+    for index, axis in enumerate(place.layout):
+        if is_marked(axis) and (amounts is None or amounts.get(index, 0) != 0):
+            return lost(node, "the channels are padded", source, index)
     return moved(node.input[0], _spatial_axes(place, source), node)
 
 

@@ -61,11 +61,13 @@ class Mixed:
 class Ended:
     """The way ends here: at an input, a constant, or a node that mixes channels.
 
-    `reason` is given where the channels go on but cannot be followed.
+    `reason` is given where the channels go on but cannot be followed; `beyond` then is where they
+    would go on if the whole axis were meant, for those who only ask whose they are.
     """
 
     node: NodeProto | None
     reason: str | None = None
+    beyond: Place | None = None
 
 
 Outcome: TypeAlias = Through | Joined | Crossed | Mixed | Ended

@@ -267,6 +267,19 @@ def _range(node: NodeProto, shapes: Shapes) -> Outcome:
     return _objects(numbers) if len(numbers) <= _MOST_RANGE else None
 
 
+def _one_hot(node: NodeProto, shapes: Shapes) -> Outcome:
+    indices, depth = shapes.integers(node.input[0]), shapes.integers(node.input[1])
+    choices, shape = shapes.value(node.input[2]), shapes.of(node.output[0])
+    if indices is None or not depth or choices is None or shape is None:
+        return None
+    if len(shape) != 2 or int_attribute(node, "axis", -1) not in (1, -1):
+        return None
+    off, on = choices.reshape(-1)
+    rows = [[on if column == index % depth[0] else off for column in range(depth[0])]
+            for index in indices]  # fmt: skip
+    return np.array(rows, dtype=object)
+
+
 def _reduced(node: NodeProto, shapes: Shapes) -> Outcome:
     source = shapes.value(node.input[0])
     if source is None or reduced_axes(node, source.ndim, shapes) != frozenset(range(source.ndim)):
@@ -285,6 +298,7 @@ _RULES: Mapping[str, Callable[[NodeProto, Shapes], Outcome]] = {
     "Cast": _cast,
     "Where": _where,
     "Gather": _gather,
+    "OneHot": _one_hot,
     "Concat": _concat,
     "Slice": _slice,
     "Split": _split,
