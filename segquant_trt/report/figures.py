@@ -98,10 +98,12 @@ def _cost_cards(manifest: Manifest, benchmark: Benchmark) -> Iterator[Card]:
         context=f"{word}; 95 % interval {low:.2f}{_EN_DASH}{high:.2f}",
         tone="good" if faster else "warn" if slower else "plain",
     )
+    frozen = manifest.frozen
+    tables = "" if frozen is None else f"; {len(frozen.sites)} more are tables"
     yield Card(
         name="MACs in integers",
         value=percent(manifest.macs_integer_share),
-        context=f"{manifest.sites_integer} of {manifest.sites_total} sites, as executed",
+        context=f"{manifest.sites_integer} of {manifest.sites_total} sites, as executed{tables}",
     )
 
 

@@ -134,8 +134,9 @@ class _Job:
             )
         FreezeSteps(self.timestep, freezing.timesteps, self.checkpoint).run(model)
         RemoveUnused().run(model)
-        present = {node_name(node) for node in model.graph.node}
-        gone = [site for site in self.plan.sites if site.site not in present]
+        absent = {site.name for site in self.facts.sites}
+        absent -= {node_name(node) for node in model.graph.node}
+        gone = [site for site in self.plan.sites if site.site in absent]
         if not gone:
             raise SegQuantError(
                 f"no GEMM or convolution depends on '{self.timestep}' alone, so freezing steps "

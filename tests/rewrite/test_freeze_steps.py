@@ -257,6 +257,22 @@ def test_nothing_to_freeze_is_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "q.onnx").exists()
 
 
+def test_unknown_sites_are_not_taken_for_frozen_ones(tmp_path: Path) -> None:
+    model = denoiser(tmp_path)
+    facts = analyze(model, timestep="when")
+    plan = plan_of(facts, "onnxruntime", lambda _: scheme_of("symmetric"))
+    renamed = tuple(
+        dataclasses.replace(site, site="nowhere") if site.site == "embed" else site
+        for site in plan.sites
+    )
+    freezing = Freezing(schedule="default:6", timesteps=STEPS, fallback=False)
+    with pytest.raises(SegQuantError, match="names site 'nowhere'"):
+        rewrite(
+            model, tmp_path, facts, dataclasses.replace(plan, sites=renamed), tmp_path / "q.onnx",
+            freezing=freezing,
+        )  # fmt: skip
+
+
 def steps_of(timesteps: tuple[float, ...]) -> FrozenSteps:
     return FrozenSteps(
         schedule="default:1", timestep="t", timesteps=timesteps, sites=(), macs_per_sample=0,

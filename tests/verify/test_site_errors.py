@@ -108,3 +108,6 @@ def test_worst_site_first(tmp_path: Path) -> None:
     assert found["symmetric static"][0].sqnr_db > found["four bits"][0].sqnr_db + 10.0
     kept = plan_of(facts, "onnxruntime", lambda _: KeepFloat())
     assert site_errors(float_model, kept, batches, threads=1) == ()
+    tables = plan_for(facts, given)
+    name = facts.sites[0].name
+    assert site_errors(float_model, tables, batches, absent=(name,), threads=1) == ()
