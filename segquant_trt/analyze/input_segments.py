@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from segquant_trt.analyze.subject import Findings, Subject, near_miss
@@ -150,12 +150,17 @@ def _record(site: LinearSite, found: Segmentation, view: GraphView) -> SiteSegme
         pattern="stack" if found.stacked else "concat",
         sizes=tuple(segment.size for segment in found.segments),
         tensors=tensors,
-        trivial=all(_is_wave(tensor, view) for tensor in tensors),
+        trivial=_are_waves(tensors, view),
     )
 
 
+def _are_waves(tensors: Sequence[str], view: GraphView) -> bool:
+    """Whether the tensors are the halves of a sinusoidal embedding, padded or not."""
+    varying = [tensor for tensor in tensors if view.varies(tensor)]
+    return bool(varying) and all(_is_wave(tensor, view) for tensor in varying)
+
+
 def _is_wave(tensor: str, view: GraphView) -> bool:
-    """Whether the tensor is a sine or cosine: a half of a sinusoidal embedding."""
     maker = view.wiring.producer.get(tensor)
     while maker is not None and maker.op_type in CASTS:
         maker = view.wiring.producer.get(maker.input[0])

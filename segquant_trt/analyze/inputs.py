@@ -14,7 +14,7 @@ _TIMESTEPS = ("timestep", "timesteps", "t", "time", "time_step", "sigma", "sigma
 _PROMPT_WORDS = (
     "encoder_hidden_states", "prompt", "text", "txt", "pooled", "caption", "context", "class_label",
     "guidance", "time_ids", "attention_mask", "style", "image_meta_size", "image_rotary_emb",
-    "img_ids", "ip_hidden_states", "image_embeds",
+    "img_ids", "ip_hidden_states", "image_embeds", "clip", "micro_cond",
 )  # fmt: skip
 _NEVER_PROMPT = ("residual", "controlnet")
 

@@ -144,6 +144,19 @@ def test_halves_that_change_places_are_the_first_concats_operands(tmp_path: Path
     assert (found.sizes, found.tensors, found.trivial) == ((8, 8), ("cos", "sin"), True)
 
 
+def test_a_padded_sinusoid_is_trivial_too(tmp_path: Path) -> None:
+    d = Drawing()
+    angles = d.op("Mul", d.input("timestep", 2, 1), d.constant(np.ones((1, 4))))
+    zeros = d.constant(np.zeros((2, 1)))
+    wave = d.op("Concat", d.op("Sin", angles), d.op("Cos", angles), zeros, axis=1)
+    d.linear("site", wave, 9, 4)
+    d.linear("learned", d.op("Concat", d.op("Sin", angles), angles, axis=1), 8, 4)
+    facts = d.facts(tmp_path)
+    assert [(s.site, s.sizes, s.trivial) for s in facts.segments] == [
+        ("site", (4, 4, 1), True), ("learned", (4, 4), False),
+    ]  # fmt: skip
+
+
 def test_a_slice_of_one_operand_is_no_concat(tmp_path: Path) -> None:
     d = Drawing()
     joined = d.op("Concat", *pair(d), axis=-1)
