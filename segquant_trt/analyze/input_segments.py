@@ -69,8 +69,13 @@ def matches(site: LinearSite, subject: Subject) -> Iterator[Match[Segmentation] 
         case Joined() as join:
             misses: list[Rejection] = []
             segments = tuple(_leaves(join, trail.keeps_values, subject.view, misses))
-            if sum(segment.size for segment in segments) == site.in_features:
+            total = sum(segment.size for segment in segments)
+            if total == site.in_features:
                 yield Match(Segmentation(segments=segments, stacked=join.stacked))
+            else:
+                yield rejected(
+                    f"its parts have {total} channels, not {site.in_features}", join.node
+                )
             yield from misses
         case Crossed(node=node, axis=axis):
             yield rejected(f"{node.op_type} joins axis {axis}, not the contraction axis", node)

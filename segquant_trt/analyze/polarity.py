@@ -46,31 +46,32 @@ def find(subject: Subject) -> Findings:
 
 def matches(site: LinearSite, subject: Subject) -> Iterator[tuple[int | None, Found]]:
     """The activation of the whole input (segment None), or of each of its segments."""
-    view = subject.view
-    whole = polar_source(site.activation, view)
+    view, trail = subject.view, subject.trails.of_input(site)
+    tokens_joined = trail is not None and isinstance(trail.outcome, Crossed)
+    whole = polar_source(site.activation, view, through_joins=tokens_joined)
     if whole is not None:
         yield None, whole
-        return
-    trail = subject.trails.of_input(site)
-    if trail is None:
-        return
-    if isinstance(trail.outcome, Crossed) and trail.keeps_values:
-        yield None, _shared([polar_source(p.tensor, view) for p in trail.outcome.places])
         return
     for found in input_segments.matches(site, subject):
         if isinstance(found, Match):
             for index, segment in enumerate(found.value.segments):
                 if segment.keeps_values:
-                    yield index, polar_source(segment.tensor, view)
+                    yield index, polar_source(segment.tensor, view, through_joins=True)
 
 
-def polar_source(tensor: str, view: GraphView) -> Found:
-    """The activation whose values `tensor` holds, perhaps moved."""
+def polar_source(tensor: str, view: GraphView, *, through_joins: bool) -> Found:
+    """The activation whose values `tensor` holds, perhaps moved.
+
+    Through a Concat only where asked, and where all that it joins agree: operands that make up
+    the contraction axis are segments and have each their own.
+    """
     for _ in range(_LONGEST):
         found = activation_of(tensor, view)
         if found is not None:
             return found
         node = view.wiring.producer.get(tensor)
+        if node is not None and node.op_type == "Concat" and through_joins:
+            return _shared([polar_source(name, view, through_joins=True) for name in node.input])
         source = None if node is None else _unchanged_source(node, view)
         if source is None:
             return None

@@ -85,9 +85,10 @@ def _related(
     node: NodeProto, computed: frozenset[str], varying: frozenset[str]
 ) -> Rejection | None:
     place = _RELATED.get(node.op_type)
-    if place is None or len(node.input) <= place:
+    if place is None or len(node.input) <= place or varying.isdisjoint(node.input):
         return None
-    if node.input[place] not in computed or node.input[0] not in varying:
+    weights = node.input if node.op_type == "Einsum" else (node.input[place],)
+    if computed.isdisjoint(weights):
         return None
     return rejected(f"{node.op_type} with a constant weight is no site")
 

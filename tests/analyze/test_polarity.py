@@ -196,6 +196,15 @@ def test_segments_have_their_own_polarity(tmp_path: Path) -> None:
     assert facts.segments[0].sizes == (4, 12, 5)
 
 
+def test_tokens_joined_inside_a_segment_must_agree(tmp_path: Path) -> None:
+    for other, expected in (("Gelu", [(1, "gelu")]), ("Relu", [])):
+        d = Drawing()
+        image, text = d.op("Gelu", d.input("a", B, S, 6)), d.op(other, d.input("b", B, 7, 6))
+        tokens = d.op("Concat", text, image, axis=1)
+        d.linear("site", d.op("Concat", d.input("c", B, "n", 4), tokens, axis=2), 10, 3)
+        assert [(p.segment, p.activation) for p in d.facts(tmp_path).polarity] == expected
+
+
 def test_a_norm_after_the_concat_hides_the_segments_polarity(tmp_path: Path) -> None:
     d = Drawing(opset=24)
     joined = d.op("Concat", d.silu(d.input("a", B, S, 4)), d.input("b", B, S, 4), axis=2)
