@@ -10,8 +10,8 @@ from segquant_trt.bench.benchmark import Contender, benchmark
 from segquant_trt.models.loop import Denoise
 from segquant_trt.records import Benchmark, Manifest, ModelSpec
 from segquant_trt.records.files import sha256_file
-from segquant_trt.records.frozen_steps import on_frozen_steps
 from segquant_trt.records.recordings import open_recordings, write_shard
+from segquant_trt.records.step_rows import on_frozen_steps
 
 _GUIDANCE_BATCH = 2
 

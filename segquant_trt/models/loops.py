@@ -9,8 +9,8 @@ from pathlib import Path
 from segquant_trt.errors import SegQuantError
 from segquant_trt.models.loop import DenoisingLoop
 from segquant_trt.records import CheckpointLocation, ModelSpec
-from segquant_trt.records.frozen_steps import table_steps
 from segquant_trt.records.options import CompileOptions
+from segquant_trt.records.step_rows import table_steps
 
 
 def open_loop(

@@ -31,7 +31,7 @@ from segquant_trt.graph.passes import Pass
 from segquant_trt.graph.remove_unused import RemoveUnused
 from segquant_trt.graph.view import GraphView
 from segquant_trt.graph.wiring import node_name, read_tensors
-from segquant_trt.records.frozen_steps import step_edges
+from segquant_trt.records.step_rows import step_edges
 from segquant_trt.rewrite.ensure import check_untouched
 
 Array = npt.NDArray[np.generic]

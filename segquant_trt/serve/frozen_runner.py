@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from segquant_trt.backends import Runner
 from segquant_trt.errors import SegQuantError
 from segquant_trt.records import FrozenSteps, TensorSpec
+from segquant_trt.records.step_rows import missed_steps
 from segquant_trt.serve.inputs import Array
 
 
@@ -45,7 +46,7 @@ class FrozenRunner:
         Raises:
             SegQuantError: a timestep is not among the frozen ones and there is no fallback.
         """
-        missed = self._frozen.misses(inputs[self._frozen.timestep])
+        missed = missed_steps(self._frozen, inputs[self._frozen.timestep])
         if not missed.size:
             return self._runner.run(inputs, outputs)
         if self._open is None:

@@ -15,9 +15,9 @@ from segquant_trt.models.loop import Array, Denoise, DenoisingLoop
 from segquant_trt.records import FrozenSteps, GraphFacts, ModelSpec, Quality, QuantPlan, SiteError
 from segquant_trt.records.codec import read_record
 from segquant_trt.records.files import sha256_file
-from segquant_trt.records.frozen_steps import on_frozen_steps
 from segquant_trt.records.images import save_images
 from segquant_trt.records.recordings import open_recordings
+from segquant_trt.records.step_rows import on_frozen_steps
 from segquant_trt.verify.arithmetic import check_arithmetic
 from segquant_trt.verify.float16 import with_float16_activations
 from segquant_trt.verify.free_running import Sampling

@@ -57,6 +57,8 @@ OTHER: dict[str, Any] = {
     "rules": Path("/data/rules.yaml"),
     "costs": Path("/data/costs.yaml"),
     "cost_scale": "16,12",
+    "freeze_schedule": "default:20,EulerDiscreteScheduler:8:64x96",
+    "fallback": False,
     "full": True,
 }
 
@@ -83,9 +85,8 @@ def test_an_option_comes_back(name: str, folder: Path) -> None:
     bare = options(folder, model=told.model)
     found = recall(bare, REMEMBERED, given=(), progress=notes)
     assert found == told
-    assert [f"--{name.replace('_', '-')}" in note for note in notes.texts] == (
-        [] if name == "model" else [True]
-    )
+    flag = ("--no-" if OTHER[name] is False else "--") + name.replace("_", "-")
+    assert [flag in note for note in notes.texts] == ([] if name == "model" else [True])
 
 
 def test_given_options_win_and_so_does_a_given_default(folder: Path) -> None:

@@ -20,7 +20,7 @@ from segquant_trt.graph.frozen_stamp import fallback_path, frozen_steps
 from segquant_trt.graph.remove_unused import RemoveUnused
 from segquant_trt.graph.wiring import node_name
 from segquant_trt.records import FrozenSteps, KeepFloat
-from segquant_trt.records.frozen_steps import step_edges, table_steps
+from segquant_trt.records.step_rows import missed_steps, nearest_steps, step_edges, table_steps
 from segquant_trt.rewrite import Freezing, rewrite
 from segquant_trt.rewrite.freeze_steps import FreezeSteps
 from tests.shared import LazyFolders
@@ -287,22 +287,24 @@ def steps_of(timesteps: tuple[float, ...]) -> FrozenSteps:
 def test_the_nearest_step_is_found(given_steps: list[float], values: list[float]) -> None:
     steps = table_steps(given_steps)
     frozen = steps_of(steps)
-    assert frozen.nearest(np.array(steps)).tolist() == list(steps)
-    assert not frozen.misses(np.array(steps)).size
+    assert nearest_steps(frozen, np.array(steps)).tolist() == list(steps)
+    assert not missed_steps(frozen, np.array(steps)).size
     assert (np.diff(step_edges(steps)) >= 0).all()
-    missed = frozen.misses(np.array(values)).tolist()
+    missed = missed_steps(frozen, np.array(values)).tolist()
     for value in values:
         distance = min(abs(value - step) for step in steps)
         far = distance >= frozen.tolerance and distance > 0
         assert (value in missed) == far
         if not far:
-            nearest = float(frozen.nearest(np.array([value]))[0])
+            nearest = float(nearest_steps(frozen, np.array([value]))[0])
             assert abs(value - nearest) == distance
 
 
 def test_tolerance_and_misses() -> None:
     assert steps_of((0.0, 10.0, 14.0)).tolerance == 2.0
     assert steps_of((1.0,)).tolerance == 2**-8
-    frozen = dataclasses.replace(steps_of((0.0, 10.0, 14.0)))
+    frozen = steps_of((0.0, 10.0, 14.0))
     given_values = np.array([0.0, 1.9, 2.0, 5.0, 12.0, 15.9, np.nan, np.inf])
-    np.testing.assert_array_equal(frozen.misses(given_values), [2.0, 5.0, 12.0, np.nan, np.inf])
+    np.testing.assert_array_equal(
+        missed_steps(frozen, given_values), [2.0, 5.0, 12.0, np.nan, np.inf]
+    )
