@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -111,18 +112,32 @@ def _problem(
         scaling=request.scaling,
         kept=kept,
         allowed=request.allows,
+        admits_float=request.admits_float,
         output_noise=output_noise,
         float_share=request.float_share,
     )
     for choice in problem.choices:
         if not choice.options:
-            raise SegQuantError(
-                f"no treatment is left for site '{choice.sites[0]}' on '{request.target}': weights "
-                f"of {request.weight_bits} bits were not scored, or the rules forbid all there are",
-                hint="run 'segquant-trt score --weight-bits ...', change the rules, or keep the "
-                "site in float (--keep-float)",
-            )
+            raise _nothing_left(choice, facts, scores, request)
     return problem
+
+
+def _nothing_left(
+    choice: Choice, facts: GraphFacts, scores: Scores, request: PlanRequest
+) -> SegQuantError:
+    sites = {site.name: site for site in facts.sites}
+    reasons = Counter(
+        request.refusal(sites[score.site], score, option.treatment)
+        for score in scores.sites
+        if score.site in choice.sites
+        for option in score.options
+    )
+    told = "; ".join(reason for reason, _ in reasons.most_common() if reason is not None)
+    return SegQuantError(
+        f"no treatment is left for site '{choice.sites[0]}' on '{request.target}': {told}",
+        hint="run 'segquant-trt score --weight-bits ...', change the rules, or keep the "
+        "site in float (--keep-float)",
+    )
 
 
 def _plain(facts: GraphFacts, scores: Scores, problem: Problem, request: PlanRequest) -> Solution:
@@ -163,10 +178,11 @@ def _ranked(
             ]
             if candidates:
                 break
+        candidates = candidates or coded(choice)
         wanted = [
             option for option in candidates if _has_weights(scored[option.index], weight_scales)
         ]
-        pool = wanted or candidates or coded(choice)
+        pool = wanted or candidates
         chosen.append(min(pool, key=lambda option: (float(option.noise.mean()), option.index)))
     return total(problem, chosen)
 
@@ -185,8 +201,8 @@ def _surroundings(facts: GraphFacts, choice: Choice) -> Surroundings:
         for entry in facts.segments
         if entry.site == name and entry.side == "input" and entry.pattern in ("concat", "stack")
     ]
-    polar = frozenset(entry.segment or 0 for entry in facts.polarity if entry.site == name)
-    return Surroundings(segments=sizes[0] if sizes else 1, polar=polar)
+    count = sizes[0] if sizes else 1
+    return Surroundings(segments=count, polar=facts.polar_segments(name, count))
 
 
 def _sites(

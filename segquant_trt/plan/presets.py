@@ -36,7 +36,6 @@ class Preset:
 
     ranks: tuple[Callable[[Treatment, Surroundings], bool], ...]
     weight_scales: WeightScaleMethod
-    channel_outputs: bool = False
 
 
 def is_plain(treatment: Treatment, _: Surroundings) -> bool:
@@ -68,7 +67,7 @@ def _split_published(treatment: Treatment, around: Surroundings) -> bool:
 
 
 def _dual_scale(treatment: Treatment, around: Surroundings) -> bool:
-    polar = 0 in around.polar and around.segments == 1
+    polar = len(around.polar) == around.segments
     return polar and _whole(treatment) and _kinds(treatment) == {"dual_scale"}
 
 

@@ -63,6 +63,7 @@ def make_problem(
     scaling: Scaling,
     kept: Mapping[str, str],
     allowed: Allowed,
+    admits_float: Callable[[LinearSite], bool],
     output_noise: Callable[[SiteScore], Sequence[float]],
     float_share: float,
 ) -> Problem:
@@ -76,6 +77,7 @@ def make_problem(
         scaling: see `Scaling`.
         kept: sites that stay in float, and why.
         allowed: whether the target and the user's rules admit a treatment at a site.
+        admits_float: whether the rules let a site stay in float.
         output_noise: what requantising a site's output adds.
         float_share: of all MACs, that choices may leave in float.
     """
@@ -90,7 +92,7 @@ def make_problem(
         else:
             groups.setdefault(score.group, []).append(score)
     choices = tuple(
-        _choice(tensor, members, sites, costs, batch, scaling, allowed, output_noise)
+        _choice(tensor, members, sites, costs, batch, scaling, allowed, admits_float, output_noise)
         for tensor, members in groups.items()
     )
     shapes = [
@@ -108,6 +110,7 @@ def _choice(
     batch: int,
     scaling: Scaling,
     allowed: Allowed,
+    admits_float: Callable[[LinearSite], bool],
     output_noise: Callable[[SiteScore], Sequence[float]],
 ) -> Choice:
     rounding = np.sum([output_noise(score) for score in members], axis=0)
@@ -126,7 +129,7 @@ def _choice(
         cost += sum(costs.product_ms(t, s) for t, s in zip(treatments, shapes, strict=True))
         noise = np.sum([option.noise for option in scored], axis=0) + rounding
         options.append(Option(index=index, cost_ms=cost, noise=noise))
-    if options:
+    if options and all(admits_float(sites[score.site]) for score in members):
         options.append(_in_float(members, sites, costs, shapes))
     return Choice(
         tensor=tensor, sites=tuple(score.site for score in members), options=tuple(options)

@@ -8,7 +8,15 @@ from segquant_trt.backends import backend_for
 from segquant_trt.errors import SegQuantError
 from segquant_trt.plan.costs import Scaling
 from segquant_trt.plan.presets import weight_only
-from segquant_trt.records import GraphFacts, LinearSite, SitePlan, Static, Target, Treatment
+from segquant_trt.records import (
+    GraphFacts,
+    LinearSite,
+    SitePlan,
+    Static,
+    Target,
+    Treatment,
+    left_in_float,
+)
 from segquant_trt.records.codec import read_record
 from segquant_trt.records.options import (
     CompileOptions,
@@ -81,9 +89,11 @@ class PlanRequest:
         for rule in self.rules.rules:
             if rule.keep_float and rule.matches(site):
                 return f"kept in float by the rule for '{rule.sites}'"
-        if site.role == "body" or self.quantize_all:
-            return None
-        return _KEPT_ROLES[site.role]
+        if site.role != "body" and not self.quantize_all:
+            return _KEPT_ROLES[site.role]
+        if self.weight_only and site.op == "Conv":
+            return "a convolution: weights alone are coded in linears only"
+        return None
 
     def budget_ms(self, plain_ms: float) -> float:
         """What a plan may take, where plain static INT8 takes `plain_ms`."""
@@ -94,11 +104,15 @@ class PlanRequest:
 
     def allows(self, site: LinearSite, score: SiteScore, treatment: Treatment) -> bool:
         """Whether the target, the bit widths and the user's rules admit a treatment."""
+        return self.refusal(site, score, treatment) is None
+
+    def refusal(self, site: LinearSite, score: SiteScore, treatment: Treatment) -> str | None:
+        """Why a treatment may not be chosen; None where it may."""
         weight = treatment.weight
         if weight is None or weight.bits != self.weight_bits:
-            return False
+            return f"{self.weight_bits}-bit weights are asked for"
         if weight_only(treatment) != self.weight_only:
-            return False
+            return "weights alone are to be coded" if self.weight_only else "its inputs stay float"
         planned = SitePlan(
             site=site.name,
             module=site.module,
@@ -110,12 +124,23 @@ class PlanRequest:
             considered=(),
         )
         placement = backend_for(self.target).placement
-        if placement.lacks(site, planned) is not None:
-            return False
+        lacking = placement.lacks(site, planned)
+        if lacking is not None:
+            return f"{self.target} has no {lacking}"
         requantized = site.op == "Conv" and placement.requantize_conv_output
         if requantized and any(not isinstance(s.factor, Static) for s in treatment.segments):
-            return False  # ranges were recorded of outputs, not of outputs over a row factor
-        return all(rule.admits(treatment) for rule in self.rules.rules if rule.matches(site))
+            return "ranges were recorded of outputs, not of outputs over a row factor"
+        return self._forbidden(site, treatment)
+
+    def admits_float(self, site: LinearSite) -> bool:
+        """Whether the user's rules let a site stay in float that need not."""
+        return self._forbidden(site, left_in_float(site.in_features)) is None
+
+    def _forbidden(self, site: LinearSite, treatment: Treatment) -> str | None:
+        for rule in self.rules.rules:
+            if rule.matches(site) and not rule.admits(treatment):
+                return f"the rule for '{rule.sites}' does not admit it"
+        return None
 
 
 def plan_request(options: CompileOptions) -> PlanRequest:

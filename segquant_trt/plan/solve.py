@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from segquant_trt.errors import SegQuantError
+from segquant_trt.plan.knapsack import Items, choose
 from segquant_trt.plan.problem import FLOAT, Choice, Option, Problem
 
 Double = npt.NDArray[np.float64]
 
 _ROUNDS = 3
-_BISECTIONS = 14
+_SETTLED_DB = 1e-3
+_RESOLUTION = 1e-3
 _FLOOR = 1e-20
 
 
@@ -61,9 +63,10 @@ def least_noise(problem: Problem, budget_ms: float, start: Solution) -> Solution
     best, weights = start if start.cost_ms <= budget_ms else cheapest, _weights(start)
     for _ in range(_ROUNDS):
         found = _solved(problem, budget_ms, weights)
-        if found.sqnr_db_mean <= best.sqnr_db_mean and best is not start:
-            break
+        settled = best is not start and found.sqnr_db_mean < best.sqnr_db_mean + _SETTLED_DB
         best = max(best, found, key=lambda solution: solution.sqnr_db_mean)
+        if settled:
+            break
         weights = _weights(found)
     return best
 
@@ -83,11 +86,12 @@ def least_time(problem: Problem, target_db: float, start: Solution) -> Solution:
             f"{best.sqnr_db_mean:.1f} dB",
             hint="ask for less with --target-sqnr, or keep more sites in float (--keep-float)",
         )
-    for _ in range(_BISECTIONS):
+    high = best.cost_ms
+    while high - low > _RESOLUTION * high:
         middle = 0.5 * (low + high)
-        found = least_noise(problem, middle, start)
+        found = least_noise(problem, middle, best)
         if found.sqnr_db_mean >= target_db:
-            best, high = found, middle
+            best, high = found, min(middle, found.cost_ms)
         else:
             low = middle
     return best
@@ -103,51 +107,25 @@ def _weights(solution: Solution) -> Double:
 
 
 def _solved(problem: Problem, budget_ms: float, weights: Double) -> Solution:
-    """The exact solution for fixed weights of the bins."""
-    from scipy.optimize import Bounds, LinearConstraint, milp
-    from scipy.sparse import coo_matrix
-
+    """The solution for fixed weights of the bins."""
     fronts = [_front(choice, weights) for choice in problem.choices]
-    flat = [(group, option) for group, front in enumerate(fronts) for option in front]
-    noise = np.array([option.noise @ weights for _, option in flat])
-    cost = np.array([option.cost_ms for _, option in flat])
-    groups = np.array([group for group, _ in flat])
-    one_each = coo_matrix(
-        (np.ones(len(flat)), (groups, np.arange(len(flat)))), shape=(len(fronts), len(flat))
+    flat = [option for front in fronts for option in front]
+    items = Items(
+        group=np.repeat(np.arange(len(fronts)), [len(front) for front in fronts]),
+        noise=np.array([option.noise for option in flat]) @ weights,
+        cost=np.array([option.cost_ms for option in flat]),
+        work=np.array([option.float_macs for option in flat]),
     )
-    room = budget_ms - problem.kept_ms
-    in_float = np.array([option.float_macs for _, option in flat]) / max(problem.float_room, 1e-9)
-    scale = noise.sum() or 1.0
-    result = milp(
-        noise / scale * len(flat),
-        constraints=[
-            LinearConstraint(one_each.tocsr(), 1.0, 1.0),
-            LinearConstraint(cost[None, :] / room, -np.inf, 1.0 + 1e-9),
-            LinearConstraint(in_float[None, :], -np.inf, 1.0),
-        ],
-        integrality=np.ones(len(flat)),
-        bounds=Bounds(0.0, 1.0),
-        options={"mip_rel_gap": 1e-4},
-    )
-    if result.x is None:
-        raise SegQuantError(
-            f"the solver found no plan within {budget_ms:.4g} ms: {result.message}",
-            hint="allow more with --max-latency",
-        )
-    chosen: list[Option | None] = [None] * len(fronts)
-    for position in np.flatnonzero(result.x > 0.5):
-        group, option = flat[int(position)]
-        chosen[group] = option
-    return total(problem, [option for option in chosen if option is not None])
+    chosen = choose(items, budget_ms - problem.kept_ms, problem.float_room)
+    return total(problem, [flat[position] for position in chosen])
 
 
 def _front(choice: Choice, weights: Double) -> list[Option]:
     """Coded options that no other beats in both cost and noise, by rising cost; and float."""
-    front: list[Option] = []
-    least = np.inf
-    for option in sorted(coded(choice), key=lambda o: (o.cost_ms, o.noise @ weights, o.index)):
-        noise = float(option.noise @ weights)
-        if noise < least:
-            front.append(option)
-            least = noise
+    options = coded(choice)
+    noise = np.array([option.noise for option in options]) @ weights
+    order = np.lexsort((noise, np.array([option.cost_ms for option in options])))
+    least = np.minimum.accumulate(noise[order])
+    useful = order[np.diff(least, prepend=np.inf) < 0.0]
+    front = [options[position] for position in useful]
     return front + [option for option in choice.options if option.index == FLOAT]
