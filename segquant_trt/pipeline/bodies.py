@@ -25,6 +25,7 @@ _HELD_OUT = 1_000_000  # verification seeds begin here, far from calibration's
 
 
 def export_stage(work: Work) -> None:
+    """Write `model.onnx`, `model.yaml` and the checkpoint's location."""
     from segquant_trt.export import export
 
     def advance(fraction: float, text: str) -> None:
@@ -34,6 +35,7 @@ def export_stage(work: Work) -> None:
 
 
 def calibrate_stage(work: Work) -> None:
+    """Write `calibration.safetensors`, an excerpt of the inputs, and the recordings."""
     from segquant_trt.calibrate import CalibrationRequest, calibrate
 
     options = work.options
@@ -57,6 +59,7 @@ def calibrate_stage(work: Work) -> None:
 
 
 def analyze_stage(work: Work) -> None:
+    """Write `facts.yaml`."""
     from segquant_trt.analyze import analyze
 
     options = work.options
@@ -121,6 +124,7 @@ def plan_stage(work: Work) -> None:
 
 
 def rewrite_stage(work: Work) -> None:
+    """Write `quantized.onnx` and its data."""
     from segquant_trt.backends.emission import StoredArrays
     from segquant_trt.rewrite import rewrite
 
@@ -160,12 +164,14 @@ def _freezing(work: Work) -> Freezing | None:
 
 
 def build_stage(work: Work) -> None:
+    """Write the bundle."""
     from segquant_trt.build import build
 
     build(work.run.path, work.spec(), work.facts(), work.plan(), out=work.run / "bundle")
 
 
 def verify_stage(work: Work) -> None:
+    """Write `quality.json` and the images of the report."""
     from segquant_trt.serve import load
     from segquant_trt.verify import VerifyRequest, verify
 
@@ -201,6 +207,7 @@ def verify_stage(work: Work) -> None:
 
 
 def bench_stage(work: Work) -> None:
+    """Write `benchmark.json`."""
     from segquant_trt.bench import bench
     from segquant_trt.serve import load
 
@@ -218,6 +225,7 @@ def bench_stage(work: Work) -> None:
 
 
 def report_stage(work: Work) -> None:
+    """Write `report.html`."""
     from segquant_trt.records.images import load_images
     from segquant_trt.report import write_report
     from segquant_trt.report.summary import read_json_record

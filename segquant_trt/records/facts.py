@@ -47,8 +47,9 @@ class SiteSegments:
     `sizes` are channels, in order along the contraction axis (input) or the output channels;
     nested Concats and nested splits are flattened to their leaves. `tensors` has one name per
     segment: its producer (input) or the chunk tensor (output; where several blocks split the same
-    output alike, the first block's; empty where nobody reads the chunk). A `head_merge` names the tensor before the merge each time.
-    `trivial`: the sine and cosine halves of a position or timestep embedding.
+    output alike, the first block's; empty where nobody reads the chunk). A `head_merge` names the
+    tensor before the merge each time. `trivial`: the sine and cosine halves of a position or
+    timestep embedding.
     """
 
     site: str
