@@ -17,8 +17,8 @@ from segquant_trt.pipeline import STAGES
 from tests.shared import LazyFolders
 
 DETERMINISTIC = (
-    "model.onnx", "model.yaml", "facts.yaml", "calibration.safetensors", "plan.yaml",
-    "quantized.onnx", "quantized.weights", "bundle/manifest.json", "bundle/model.onnx",
+    "model.onnx", "model.yaml", "facts.yaml", "calibration.safetensors", "scores.safetensors",
+    "plan.yaml", "quantized.onnx", "quantized.weights", "bundle/manifest.json", "bundle/model.onnx",
     "quality.json",
 )  # fmt: skip
 
@@ -103,4 +103,4 @@ def test_another_target_repeats_only_what_depends_on_it(
 
     model = str(tiny_denoisers["flux"])
     result = compile(model, out=flux_copy, inputs=flux_inputs, keep_float=["*proj_mlp"])
-    assert result.skipped == ("export", "calibrate", "analyze")
+    assert result.skipped == ("export", "calibrate", "analyze", "score")
