@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from segquant_trt.errors import SegQuantError
 from segquant_trt.records.codec import read_record
 from segquant_trt.records.plan import Target
 
@@ -63,6 +65,27 @@ def cost_table(target: Target, given: Path | None) -> CostTable:
     """The table in the file `given`, or the one that ships for `target`.
 
     Raises:
-        SegQuantError: the file is missing, truncated or no cost table.
+        SegQuantError: the file is missing, truncated or no cost table, or a price is impossible.
     """
-    return read_record(table_path(target, given), CostTable)
+    path = table_path(target, given)
+    table = read_record(path, CostTable)
+    flaw = _flaw(table)
+    if flaw is not None:
+        raise SegQuantError(
+            f"{path}: {flaw}; prices are finite, not negative, and told once",
+            hint="undo the edit of the table, or measure it again",
+        )
+    return table
+
+
+def _flaw(table: CostTable) -> str | None:
+    if table.batch < 1:
+        return f"batch is {table.batch}"
+    told: set[tuple[str, str]] = set()
+    for line in table.lines:
+        if not (math.isfinite(line.nanoseconds) and line.nanoseconds >= 0.0):
+            return f"{line.term} of {line.op} costs {line.nanoseconds} nanoseconds"
+        if (line.op, line.term) in told:
+            return f"{line.term} of {line.op} is told twice"
+        told.add((line.op, line.term))
+    return None

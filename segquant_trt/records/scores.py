@@ -98,7 +98,10 @@ def read_scores(path: Path) -> Scores:
         with safe_open(str(path), framework="numpy") as file:
             header = json.loads((file.metadata() or {})["scores"])
         version = header.pop("schema_version")
-    except (SafetensorError, OSError, KeyError, ValueError, AttributeError) as error:
+    except (
+        *(SafetensorError, OSError, KeyError),
+        *(ValueError, TypeError, AttributeError),  # JSON of another form than was written
+    ) as error:
         raise SegQuantError(
             f"{path} is not a readable scores file (missing, truncated or altered)",
             hint="run 'segquant-trt score' again",
