@@ -17,15 +17,14 @@ def value(dim: Dim, lengths: dict[str, int]) -> int:
     total = 0
     for atoms, factor in dim.terms:
         for atom in atoms:
-            factor *= lengths[atom] if atom in lengths else value_of_floor(atom, lengths)
+            factor *= lengths[atom] if atom in lengths else value_of_formula(atom, lengths)
         total += factor
     return total
 
 
-def value_of_floor(atom: str, lengths: dict[str, int]) -> int:
-    """A floor as Python computes it: the atom is its own formula."""
-    assert atom.startswith("floor(")
-    return int(eval(atom.removeprefix("floor").replace("/", "//"), {}, dict(lengths)))
+def value_of_formula(atom: str, lengths: dict[str, int]) -> int:
+    """A floor, or a product too long to keep, as Python computes it: the atom is its formula."""
+    return int(eval(atom.replace("floor", "").replace("/", "//"), {}, dict(lengths)))
 
 
 lengths = st.fixed_dictionaries({name: st.integers(1, 50) for name in NAMES})
@@ -74,6 +73,13 @@ def test_products(parts: list[Dim], known: dict[str, int]) -> None:
     for part in parts:
         expected *= value(part, known)
     assert value(product(parts), known) == expected
+
+
+def test_products_too_long_to_keep_are_still_right() -> None:
+    known = {"batch": 3, "height": 5, "width": 7}
+    each = [symbol(name) + 1 for name in NAMES]
+    long = product([*each, *each, *each, *each])
+    assert value(long, known) == (4 * 6 * 8) ** 4
 
 
 def test_equal_lengths_are_equal_however_they_were_computed() -> None:
