@@ -19,7 +19,7 @@ def run_stage(stage: str, arguments: dict[str, Any], *, as_json: bool) -> None:
     """
     forget = arguments.pop("forget")
     options = options_from(arguments)
-    given = None if forget else _given(arguments)
+    given = None if forget else given_names(arguments)
     from segquant_trt import pipeline
 
     with StderrProgress() as progress:
@@ -27,6 +27,7 @@ def run_stage(stage: str, arguments: dict[str, Any], *, as_json: bool) -> None:
     answer(result.summary, as_json=as_json)
 
 
-def _given(arguments: dict[str, Any]) -> frozenset[str]:
+def given_names(arguments: dict[str, Any]) -> frozenset[str]:
+    """The arguments that the command line names."""
     source = click.get_current_context().get_parameter_source
     return frozenset(name for name in arguments if source(name) is not ParameterSource.DEFAULT)

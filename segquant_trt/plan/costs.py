@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
+from segquant_trt.errors import SegQuantError
 from segquant_trt.records import (
     KeepFloat,
     LinearSite,
@@ -14,6 +15,7 @@ from segquant_trt.records import (
     PerToken,
     SegmentPlan,
     Static,
+    Target,
     Treatment,
 )
 from segquant_trt.records.costs import CostTable, CostTerm
@@ -59,9 +61,18 @@ def shape_of(site: LinearSite, rows_per_sample: int, batch: int, scaling: Scalin
 
 
 class CostModel:
-    """Sums of a table's lines."""
+    """Sums of a table's lines.
 
-    def __init__(self, table: CostTable) -> None:
+    Raises:
+        SegQuantError: the table is of another target.
+    """
+
+    def __init__(self, table: CostTable, target: Target) -> None:
+        if table.target != target:
+            raise SegQuantError(
+                f"the cost table is of the target '{table.target}', the plan for '{target}'",
+                hint="leave --costs out, or give a table of this target",
+            )
         self._lines: Mapping[tuple[bool, str], float] = {
             (line.op == "convolution", line.term): line.nanoseconds * 1e-6 for line in table.lines
         }

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from segquant_trt.backends import backend_for
 from segquant_trt.errors import SegQuantError
 from segquant_trt.plan.costs import CostModel
 from segquant_trt.plan.presets import RANKED, Preset, Surroundings
@@ -48,8 +47,8 @@ def make_plan(
     """The plan for one target.
 
     Raises:
-        SegQuantError: facts and scores are of different models, a pattern matches no site, nothing
-            is left to quantise, or what is asked cannot be had.
+        SegQuantError: facts and scores are of different models, the table is of another target, a
+            pattern matches no site, nothing is left to quantise, or what is asked cannot be had.
     """
     if scores.onnx_sha256 != facts.onnx_sha256:
         raise SegQuantError(
@@ -57,13 +56,8 @@ def make_plan(
             f"({scores.onnx_sha256[:12]} and {facts.onnx_sha256[:12]})",
             hint="run 'segquant-trt score' on this model again",
         )
-    if table.target != request.target:
-        raise SegQuantError(
-            f"the cost table is of the target '{table.target}', the plan for '{request.target}'",
-            hint="leave --costs out, or give a table of this target",
-        )
     kept = request.kept(facts)
-    problem = _problem(facts, scores, table, request, kept, channels=_by_channel(request))
+    problem = _problem(facts, scores, table, request, kept)
     plain = _plain(facts, scores, problem, request)
     solution = _solve(facts, scores, problem, plain, request)
     return QuantPlan(
@@ -82,38 +76,23 @@ def make_plan(
     )
 
 
-def _by_channel(request: PlanRequest) -> bool:
-    """Whether requantised outputs get a scale per channel: published methods do not."""
-    offered = backend_for(request.target).placement.output_channels
-    return offered and request.preset == "auto"
-
-
 def _problem(
     facts: GraphFacts,
     scores: Scores,
     table: CostTable,
     request: PlanRequest,
     kept: Mapping[str, str],
-    *,
-    channels: bool,
 ) -> Problem:
-    requantized = backend_for(request.target).placement.requantize_conv_output
-
-    def output_noise(score: SiteScore) -> Sequence[float]:
-        if not requantized:
-            return [0.0] * len(score.range_noise)
-        return score.channels_noise if channels else score.range_noise
-
     problem = make_problem(
         facts,
         scores,
-        CostModel(table),
+        CostModel(table, request.target),
         batch=table.batch,
         scaling=request.scaling,
         kept=kept,
         allowed=request.allows,
         admits_float=request.admits_float,
-        output_noise=output_noise,
+        output_noise=request.output_noise,
         float_share=request.float_share,
     )
     for choice in problem.choices:
@@ -243,7 +222,7 @@ def _kept(site: LinearSite, score: SiteScore, why: str) -> SitePlan:
 def _decided(site: LinearSite, score: SiteScore, told: Told, request: PlanRequest) -> SitePlan:
     if told.chosen.index == FLOAT:
         return _kept(site, score, left_reason(score, told))
-    by_channel = site.op == "Conv" and _by_channel(request)
+    by_channel = site.op == "Conv" and request.codes_channels
     return SitePlan(
         site=site.name,
         module=site.module,

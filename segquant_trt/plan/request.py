@@ -102,6 +102,17 @@ class PlanRequest:
         ratio = self.max_latency_ratio
         return plain_ms * (BUDGETS[self.objective] if ratio is None else ratio)
 
+    @property
+    def codes_channels(self) -> bool:
+        """Whether requantised outputs get a scale per channel: published methods do not."""
+        return self.preset == "auto" and backend_for(self.target).placement.output_channels
+
+    def output_noise(self, score: SiteScore) -> tuple[float, ...]:
+        """What requantising a site's output adds per bin: nothing where the target does not."""
+        if not backend_for(self.target).placement.requantize_conv_output:
+            return (0.0,) * len(score.range_noise)
+        return score.channels_noise if self.codes_channels else score.range_noise
+
     def allows(self, site: LinearSite, score: SiteScore, treatment: Treatment) -> bool:
         """Whether the target, the bit widths and the user's rules admit a treatment."""
         return self.refusal(site, score, treatment) is None

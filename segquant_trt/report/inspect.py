@@ -5,7 +5,7 @@
 | folder with `manifest.json` | bundle, every file checked against its sha256 |
 | folder with `model.yaml` | run folder |
 | folder of `*.safetensors` | recorded inputs |
-| JSON header behind a length | safetensors: calibration, images, recorded inputs, weights |
+| JSON header behind a length | safetensors: calibration, scores, images, inputs, weights |
 | YAML or JSON mapping | the record whose keys it has |
 | anything else | ONNX graph |
 """

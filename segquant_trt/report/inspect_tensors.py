@@ -1,4 +1,4 @@
-"""What a safetensors file holds: calibration, report images, recorded inputs or weights."""
+"""What a safetensors file holds: calibration, scores, images, recorded inputs or weights."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.report.description import Cell, Column, Description, Property, Table
+from segquant_trt.report.inspect_scores import describe_scores
 
 _BITS = {
     "F4": 4,
@@ -33,6 +34,8 @@ def describe_tensors(path: Path) -> Description:
             metadata = dict(stream.metadata() or {})
             if "calibration" in metadata:
                 return _calibration(path, stream, json.loads(metadata["calibration"]))
+            if "scores" in metadata:
+                return describe_scores(path, arrays=len(stream.keys()))
             return _plain(path, stream, metadata)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise SegQuantError(

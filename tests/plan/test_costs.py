@@ -29,7 +29,7 @@ def counted(treated: Treatment, shape: Shape, part: str) -> dict[str, float]:
     """How many units of each term `part` has: each term alone at a millisecond per unit."""
     found = {}
     for term in TERMS:
-        costs = CostModel(table(**{term: 1e6}))
+        costs = CostModel(table(**{term: 1e6}), "onnxruntime")
         amount = getattr(costs, f"{part}_ms")(treated, shape)
         if amount:
             found[term] = pytest.approx(amount)
@@ -126,7 +126,7 @@ def test_convolutions_have_prices_of_their_own() -> None:
         CostLine(op="linear", term="call", nanoseconds=2e6),
         CostLine(op="convolution", term="call", nanoseconds=5e6),
     )
-    costs = CostModel(replace(table(), lines=lines))
+    costs = CostModel(replace(table(), lines=lines), "onnxruntime")
     conv = shape_of(site("conv", op="Conv", kernel=(3, 3)), 3, 2, Scaling())
     assert costs.product_ms(treatment("symmetric"), LINEAR) == pytest.approx(2.0)
     assert costs.product_ms(treatment("symmetric"), conv) == pytest.approx(5.0)
