@@ -48,7 +48,7 @@ def priced(shape: Shape, treatment: Treatment) -> float:
         groups=1,
         is_convolution=shape.op == "convolution",
     )
-    model = CostModel(table())
+    model = CostModel(table(), "onnxruntime")
     return model.input_ms(treatment, planned) + model.product_ms(treatment, planned)
 
 
