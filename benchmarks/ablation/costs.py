@@ -186,7 +186,7 @@ def _amounts(row: Mapping[str, Any], op: Any) -> list[float]:
             median_error=0.0,
             lines=(line,),
         )
-        model = CostModel(table)
+        model = CostModel(table, "onnxruntime")
         found.append(model.input_ms(treatment, planned) + model.product_ms(treatment, planned))
     return found
 
