@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,7 @@ def read_header(path: Path) -> SafetensorsHeader:
     """Parse the header of `path` and check it against the file's size; reads no tensor.
 
     Raises:
-        SegQuantError: missing, truncated, not safetensors, or a tensor lies outside the file.
+        SegQuantError: missing, truncated, not safetensors, or the tensors do not fill the file.
     """
     try:
         size = path.stat().st_size
@@ -69,9 +71,7 @@ def read_header(path: Path) -> SafetensorsHeader:
         tensors = {name: _tensor(name, entry, path, start) for name, entry in entries.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, "its header is not a safetensors header") from error
-    end = max((t.offset_bytes + t.size_bytes for t in tensors.values()), default=start)
-    if end > size:
-        raise _damaged(path, f"its header asks for {end} bytes, the file has {size}")
+    _check_coverage(path, tensors.values(), start, size)
     digest = hashlib.sha256(prefix + text).hexdigest()
     return SafetensorsHeader(path=path, size_bytes=size, sha256=digest, tensors=tensors)
 
@@ -106,10 +106,9 @@ def sample_sha256(header: SafetensorsHeader) -> str:
 def _tensor(name: str, entry: dict[str, Any], path: Path, start: int) -> StoredTensor:
     begin, end = entry["data_offsets"]
     shape = tuple(int(length) for length in entry["shape"])
-    expected = _ITEM_BYTES.get(entry["dtype"], 0)
-    for length in shape:
-        expected *= length
-    if begin < 0 or end < begin or (expected and end - begin != expected):
+    item = _ITEM_BYTES.get(entry["dtype"])
+    sized = item is None or end - begin == item * math.prod(shape)
+    if begin < 0 or end < begin or min(shape, default=0) < 0 or not sized:
         raise ValueError(name)
     return StoredTensor(
         name=name,
@@ -119,6 +118,17 @@ def _tensor(name: str, entry: dict[str, Any], path: Path, start: int) -> StoredT
         offset_bytes=start + begin,
         size_bytes=end - begin,
     )
+
+
+def _check_coverage(path: Path, tensors: Iterable[StoredTensor], start: int, size: int) -> None:
+    """The tensors follow each other without gaps or overlaps, up to the file's last byte."""
+    position = start
+    for tensor in sorted(tensors, key=lambda each: (each.offset_bytes, each.size_bytes)):
+        if tensor.offset_bytes != position:
+            raise _damaged(path, f"tensor '{tensor.name}' does not begin where another one ends")
+        position += tensor.size_bytes
+    if position != size:
+        raise _damaged(path, f"its header asks for {position} bytes, the file has {size}")
 
 
 def _damaged(path: Path, reason: str) -> SegQuantError:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.safetensors_header import read_header, sample_sha256
@@ -101,12 +102,31 @@ def _written(path: Path, header: object, body: bytes = b"") -> Path:
         {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}},
         {"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}},
         {"a": {"dtype": "F32", "shape": [1]}},
+        {"a": {"dtype": "F32", "shape": [-1, -2], "data_offsets": [0, 8]}},
+        {"a": {"dtype": "F32", "shape": [0, 3], "data_offsets": [0, 8]}},
         {"a": 3},
     ],
 )
 def test_nonsense_is_refused(tmp_path: Path, header: object) -> None:
     with pytest.raises(SegQuantError, match="not a safetensors"):
         read_header(_written(tmp_path / "x.safetensors", header, bytes(8)))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "length"), [(0, 2, 6), (0, 5, 9), (1, 5, 9), (0, 4, 9), (0, 0, 4)]
+)
+def test_gaps_overlaps_and_trailing_bytes_are_refused(
+    first: int, second: int, length: int, tmp_path: Path
+) -> None:
+    header = {
+        name: {"dtype": "U8", "shape": [4], "data_offsets": [at, at + 4]}
+        for name, at in (("a", first), ("b", second))
+    }
+    path = _written(tmp_path / "x.safetensors", header, bytes(length))
+    with pytest.raises(SafetensorError):
+        load_file(path)
+    with pytest.raises(SegQuantError, match=r"x\.safetensors is truncated or not"):
+        read_header(path)
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
