@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-_BFLOAT16_ROUNDING = 2.0**-8
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrozenSteps:
@@ -25,8 +23,7 @@ class FrozenSteps:
     fallback: bool
 
     @property
-    def tolerance(self) -> float:
-        """Half the smallest gap; of a single step, what rounding it to bfloat16 can move it by."""
-        if len(self.timesteps) == 1:
-            return abs(self.timesteps[0]) * _BFLOAT16_ROUNDING
-        return min(later - earlier for earlier, later in pairwise(self.timesteps)) / 2.0
+    def half_gap(self) -> float:
+        """Half the smallest gap: nothing this far from a step is taken for it."""
+        gaps = (later - earlier for earlier, later in pairwise(self.timesteps))
+        return min(gaps, default=float("inf")) / 2.0

@@ -9,6 +9,10 @@ import numpy.typing as npt
 
 from segquant_trt.records.frozen_steps import FrozenSteps
 
+_FLOAT32_UNITS = 4.0 * 2.0**-23
+_ONE_ROUNDING = 0.5  # units in the last place
+_TWO_ROUNDINGS = 1.02  # dividing by 1000 and not 1024 makes the first one a little larger
+
 
 def nearest_steps(frozen: FrozenSteps, values: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
     """The frozen timestep closest to each value; NaN goes to the last one."""
@@ -21,12 +25,37 @@ def nearest_steps(frozen: FrozenSteps, values: npt.NDArray[np.generic]) -> npt.N
 
 
 def missed_steps(frozen: FrozenSteps, values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
-    """The values, float64[n], that are further from every frozen timestep than the tolerance."""
+    """The values, float64[n], that are no frozen timestep, not even a rounded one.
+
+    A value may be as far from a step as `rounding_of` says, but never half the smallest gap.
+    """
     given = np.asarray(values, dtype=np.float64).reshape(-1)
     distance = np.abs(given - nearest_steps(frozen, given))
-    hit = (distance < frozen.tolerance) | (distance == 0.0)
-    missed: npt.NDArray[np.float64] = given[~hit]  # with NaN, which is no hit
+    near = (distance <= rounding_of(frozen, values)) & (distance < frozen.half_gap)
+    missed: npt.NDArray[np.float64] = given[~(near | (distance == 0.0))]  # with NaN: it is no hit
     return missed
+
+
+def rounding_of(frozen: FrozenSteps, values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+    """How far rounding alone can have moved each value, float64[n], from its nearest step.
+
+    Pipelines hand over timesteps in the latents' type, which a drop-in widens to float32: a value
+    that bfloat16 or float16 represents may have been rounded to it, and where steps are fractions
+    of 1000 rounded again after the division. Others may be a few units of float32 off. Integers
+    are exact.
+    """
+    if np.issubdtype(np.asarray(values).dtype, np.integer):
+        return np.zeros(np.size(values))
+    given = np.asarray(values, dtype=np.float32).reshape(-1)
+    steps = np.abs(nearest_steps(frozen, given).astype(np.float64))
+    _, exponent = np.frexp(steps)
+    leading = np.where(steps == 0.0, 0.0, np.ldexp(1.0, exponent - 1))  # the step's power of two
+    brain = given.view(np.uint32) & np.uint32(0xFFFF) == 0
+    with np.errstate(over="ignore"):
+        half = given.astype(np.float16) == given
+    rounded = _ONE_ROUNDING if max(map(abs, frozen.timesteps)) > 1.0 else _TWO_ROUNDINGS
+    units = np.select([brain, half], [rounded * 2.0**-7, rounded * 2.0**-10], _FLOAT32_UNITS)
+    return np.asarray(leading * units, dtype=np.float64)
 
 
 def on_frozen_steps(

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from onnx import helper
 
 from segquant_trt.analyze import analyze
@@ -20,7 +18,7 @@ from segquant_trt.graph.frozen_stamp import fallback_path, frozen_steps
 from segquant_trt.graph.remove_unused import RemoveUnused
 from segquant_trt.graph.wiring import node_name
 from segquant_trt.records import FrozenSteps, KeepFloat
-from segquant_trt.records.step_rows import missed_steps, nearest_steps, step_edges, table_steps
+from segquant_trt.records.step_rows import table_steps
 from segquant_trt.rewrite import Freezing, rewrite
 from segquant_trt.rewrite.freeze_steps import FreezeSteps
 from tests.shared import LazyFolders
@@ -271,40 +269,3 @@ def test_unknown_sites_are_not_taken_for_frozen_ones(tmp_path: Path) -> None:
             model, tmp_path, facts, dataclasses.replace(plan, sites=renamed), tmp_path / "q.onnx",
             freezing=freezing,
         )  # fmt: skip
-
-
-def steps_of(timesteps: tuple[float, ...]) -> FrozenSteps:
-    return FrozenSteps(
-        schedule="default:1", timestep="t", timesteps=timesteps, sites=(), macs_per_sample=0,
-        fallback=False,
-    )  # fmt: skip
-
-
-@given(
-    st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=9),
-    st.lists(st.floats(-2e4, 2e4, width=32), min_size=1, max_size=20),
-)
-def test_the_nearest_step_is_found(given_steps: list[float], values: list[float]) -> None:
-    steps = table_steps(given_steps)
-    frozen = steps_of(steps)
-    assert nearest_steps(frozen, np.array(steps)).tolist() == list(steps)
-    assert not missed_steps(frozen, np.array(steps)).size
-    assert (np.diff(step_edges(steps)) >= 0).all()
-    missed = missed_steps(frozen, np.array(values)).tolist()
-    for value in values:
-        distance = min(abs(value - step) for step in steps)
-        far = distance >= frozen.tolerance and distance > 0
-        assert (value in missed) == far
-        if not far:
-            nearest = float(nearest_steps(frozen, np.array([value]))[0])
-            assert abs(value - nearest) == distance
-
-
-def test_tolerance_and_misses() -> None:
-    assert steps_of((0.0, 10.0, 14.0)).tolerance == 2.0
-    assert steps_of((1.0,)).tolerance == 2**-8
-    frozen = steps_of((0.0, 10.0, 14.0))
-    given_values = np.array([0.0, 1.9, 2.0, 5.0, 12.0, 15.9, np.nan, np.inf])
-    np.testing.assert_array_equal(
-        missed_steps(frozen, given_values), [2.0, 5.0, 12.0, np.nan, np.inf]
-    )
