@@ -255,3 +255,49 @@ def test_an_unreadable_graph_is_refused(tmp_path: Path) -> None:
     path = save_graph(tmp_path / "m.onnx", [node], {"x": ["n"]}, ["y"], {}, external=False)
     with pytest.raises(SegQuantError, match="OpenVINO refuses the graph"):
         OpenVino().open(path)
+
+
+BEFORE = {
+    "divisor": ("Mul",),
+    "quotient": ("Div",),
+    "shift": ("Add",),
+    "divisors": ("Mul", "Mul"),
+    "norm": ("Mul", "Add"),
+    "behind an activation": ("Add", "Relu", "Mul"),
+}
+
+
+@pytest.mark.parametrize("before", list(BEFORE))
+@pytest.mark.parametrize("node", ["conv 1x1", "conv 3x3", "depthwise"])
+def test_steps_per_channel_before_codes_are_right_where_channels_are_unknown(
+    tmp_path: Path, node: str, before: str
+) -> None:
+    """OpenVINO fuses them into the codes, wrongly, where it cannot know how many there are."""
+    weight = full_range_weight(NODES[node], 9)
+    random = np.random.default_rng(10)
+    vector = random.uniform(0.5, 1.5, (48, 1, 1)).astype(np.float32)
+    nodes, tensor = [], "x"
+    for index, operator in enumerate(BEFORE[before]):
+        operands = [tensor] if operator == "Relu" else [tensor, "vector"]
+        tensor = f"step{index}"
+        nodes.append(helper.make_node(operator, operands, [tensor], name=tensor))
+    nodes.append(
+        helper.make_node(
+            "Conv", [tensor, "site.weight"], ["y"], name="site",
+            pads=[weight.shape[-1] // 2] * 4, group=48 // weight.shape[1],
+        )
+    )  # fmt: skip
+    stored = {"site.weight": weight, "vector": vector}
+    model = save_graph(tmp_path / "model.onnx", nodes, {"x": ["n", "c", "h", "w"]}, ["y"], stored)
+    facts = facts_of(model)
+    plan = plan_of(facts, "openvino", lambda _: scheme_of("shifted"))
+    rewrite(model, tmp_path, facts, plan, tmp_path / "quantized.onnx")
+    feeds = {"x": random.uniform(-1.0, 5.0, (2, 48, 6, 7)).astype(np.float32)}
+    backend = OpenVino()
+    found = backend.open(tmp_path / "quantized.onnx", threads=1).run(feeds)["y"]
+    wanted = literal_session(tmp_path / "quantized.onnx", threads=1).run(feeds)["y"]
+    # A code at a tie may fall to either side; wrong steps cost tens of percents.
+    assert relative_error(found, wanted) < 0.02
+    assert backend.integer_sites(tmp_path / "quantized.onnx", ["site"], example=feeds)[
+        "site"
+    ].integer

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segquant_trt.backends.base import Array, Runner, SiteProof, proof_of
+from segquant_trt.backends.openvino.channels import name_channels
 from segquant_trt.backends.openvino.kernels import kernels_of_products
 from segquant_trt.backends.openvino.probe import exact_way, prepared
 from segquant_trt.backends.openvino.session import (
@@ -91,7 +92,7 @@ class OpenVino:
 
 def _open(model_path: Path, threads: int | None) -> Session:
     folder = model_path.parent
-    model = load_graph(model_path)
+    model = name_channels(load_graph(model_path))
     widened = widen_int4(model, folder)
     graph, arrays = prepared(model, folder, exact_way(), widened)
     return Session(compile_graph(graph, folder, arrays, threads=threads))
