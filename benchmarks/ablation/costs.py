@@ -167,6 +167,7 @@ def _amounts(row: Mapping[str, Any], op: Any) -> list[float]:
     shape = Shape(**{**row["shape"], "parts": tuple(row["shape"]["parts"])})
     planned = PlannedShape(
         rows=shape.rows,
+        input_rows=shape.rows,
         channels=shape.channels,
         outputs=shape.outputs,
         taps=shape.kernel**2,

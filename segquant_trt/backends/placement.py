@@ -18,7 +18,6 @@ from segquant_trt.records import (
 
 DualLowering = Literal["planes", "rows"]
 _TWO_POLARITIES = ("dual_scale", "dual_full")
-_CODED = {"QuantizeLinear", "DequantizeLinear"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +56,7 @@ class Placement:
         treatment = plan.treatment
         if treatment.weight is None:
             return self._float_site(treatment)
-        if _CODED & set(site.weight_path):
+        if site.has_coded_weight:
             return "codes for a weight that is quantised already"
         wanted = sum(part.channels for part in treatment.segments)
         if wanted != site.in_features:

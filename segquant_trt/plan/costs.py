@@ -19,15 +19,20 @@ from segquant_trt.records import (
     Treatment,
 )
 from segquant_trt.records.costs import CostTable, CostTerm
+from segquant_trt.records.scores import SiteScore
 
 _TWO_PLANES = ("dual_scale", "dual_full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """One site's `[M, K] x [K, N]` as `taps` shifted products; `rows` is M of one call."""
+    """One site's `[M, K] x [K, N]` as `taps` shifted products; `rows` is M of one call.
+
+    `input_rows` are the rows that are read: more than M where strides leave some out.
+    """
 
     rows: float
+    input_rows: float
     channels: float
     outputs: float
     taps: int
@@ -48,10 +53,12 @@ class Scaling:
     width: float = 1.0
 
 
-def shape_of(site: LinearSite, rows_per_sample: int, batch: int, scaling: Scaling) -> Shape:
+def shape_of(site: LinearSite, score: SiteScore, batch: int, scaling: Scaling) -> Shape:
     """The shape that one call computes."""
+    rows, read = score.rows_per_sample, score.inputs_per_sample
     return Shape(
-        rows=rows_per_sample * batch * scaling.rows,
+        rows=rows * batch * scaling.rows,
+        input_rows=(rows if read is None else read) * batch * scaling.rows,
         channels=site.in_features * scaling.width,
         outputs=site.out_features * scaling.width,
         taps=prod(site.kernel),
@@ -80,7 +87,7 @@ class CostModel:
     def input_ms(self, treatment: Treatment, shape: Shape) -> float:
         """Preparing the input, once for all sites of a group."""
         units: dict[CostTerm, float] = defaultdict(float)
-        elements = shape.rows * shape.channels
+        elements = shape.input_rows * shape.channels
         if treatment.smoothing is not None:
             units["divide"] += elements
         for part in treatment.segments:

@@ -106,7 +106,7 @@ def _nothing_left(
 ) -> SegQuantError:
     sites = {site.name: site for site in facts.sites}
     reasons = Counter(
-        request.refusal(sites[score.site], score, option.treatment)
+        request.refusal(sites[score.site], score, option)
         for score in scores.sites
         if score.site in choice.sites
         for option in score.options
@@ -222,13 +222,14 @@ def _kept(site: LinearSite, score: SiteScore, why: str) -> SitePlan:
 def _decided(site: LinearSite, score: SiteScore, told: Told, request: PlanRequest) -> SitePlan:
     if told.chosen.index == FLOAT:
         return _kept(site, score, left_reason(score, told))
-    by_channel = site.op == "Conv" and request.codes_channels
+    chosen = score.options[told.chosen.index]
+    output_range, output_channels = request.output_codes(site, score, chosen)
     return SitePlan(
         site=site.name,
         module=site.module,
-        treatment=score.options[told.chosen.index].treatment,
-        output_range=score.output_range,
-        output_channels=score.output_channels if by_channel else None,
+        treatment=chosen.treatment,
+        output_range=output_range,
+        output_channels=output_channels,
         macs_per_sample=_macs(site, score),
         why=reason(score, told),
         considered=considered(score, told),

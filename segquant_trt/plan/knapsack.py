@@ -179,6 +179,8 @@ def _searched(items: Items, best: Index, gap: float) -> Index:
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     known = float(items.noise[best].sum())
+    if known <= 0.0:
+        return best
     result = milp(
         items.noise,
         constraints=[

@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from segquant_trt.plan.costs import CostModel, Scaling, Shape, shape_of
-from segquant_trt.records import GraphFacts, LinearSite, Treatment, left_in_float
-from segquant_trt.records.scores import Scores, SiteScore
+from segquant_trt.records import GraphFacts, LinearSite, left_in_float
+from segquant_trt.records.scores import OptionScore, Scores, SiteScore
 
 Double = npt.NDArray[np.float64]
-Allowed = Callable[[LinearSite, SiteScore, Treatment], bool]
+Allowed = Callable[[LinearSite, SiteScore, OptionScore], bool]
+OutputNoise = Callable[[SiteScore, OptionScore], Sequence[float]]
 
 FLOAT = -1
 
@@ -64,7 +65,7 @@ def make_problem(
     kept: Mapping[str, str],
     allowed: Allowed,
     admits_float: Callable[[LinearSite], bool],
-    output_noise: Callable[[SiteScore], Sequence[float]],
+    output_noise: OutputNoise,
     float_share: float,
 ) -> Problem:
     """Collect what may be chosen.
@@ -76,9 +77,9 @@ def make_problem(
         batch: samples of one call.
         scaling: see `Scaling`.
         kept: sites that stay in float, and why.
-        allowed: whether the target and the user's rules admit a treatment at a site.
+        allowed: whether the target and the user's rules admit an option at a site.
         admits_float: whether the rules let a site stay in float.
-        output_noise: what requantising a site's output adds.
+        output_noise: what requantising a site's output adds under an option.
         float_share: of all MACs, that choices may leave in float.
     """
     sites = {site.name: site for site in facts.sites}
@@ -87,7 +88,7 @@ def make_problem(
     for score in scores.sites:
         site = sites[score.site]
         if score.site in kept:
-            shape = shape_of(site, score.rows_per_sample, batch, scaling)
+            shape = shape_of(site, score, batch, scaling)
             kept_ms += costs.product_ms(left_in_float(site.in_features), shape)
         else:
             groups.setdefault(score.group, []).append(score)
@@ -95,9 +96,7 @@ def make_problem(
         _choice(tensor, members, sites, costs, batch, scaling, allowed, admits_float, output_noise)
         for tensor, members in groups.items()
     )
-    shapes = [
-        shape_of(sites[score.site], score.rows_per_sample, batch, scaling) for score in scores.sites
-    ]
+    shapes = [shape_of(sites[score.site], score, batch, scaling) for score in scores.sites]
     room = float_share * sum(shape.macs for shape in shapes)
     return Problem(choices=choices, kept_ms=kept_ms, float_room=room)
 
@@ -111,23 +110,20 @@ def _choice(
     scaling: Scaling,
     allowed: Allowed,
     admits_float: Callable[[LinearSite], bool],
-    output_noise: Callable[[SiteScore], Sequence[float]],
+    output_noise: OutputNoise,
 ) -> Choice:
-    rounding = np.sum([output_noise(score) for score in members], axis=0)
-    shapes = [shape_of(sites[s.site], s.rows_per_sample, batch, scaling) for s in members]
+    shapes = [shape_of(sites[s.site], s, batch, scaling) for s in members]
     options = []
     for index in range(len(members[0].options)):
         scored = [score.options[index] for score in members]
-        treatments = [option.treatment for option in scored]
-        fits = (
-            allowed(sites[score.site], score, treatment)
-            for score, treatment in zip(members, treatments, strict=True)
-        )
-        if not all(fits):
+        pairs = list(zip(members, scored, strict=True))
+        if not all(allowed(sites[score.site], score, option) for score, option in pairs):
             continue
+        treatments = [option.treatment for option in scored]
         cost = costs.input_ms(treatments[0], shapes[0])
         cost += sum(costs.product_ms(t, s) for t, s in zip(treatments, shapes, strict=True))
-        noise = np.sum([option.noise for option in scored], axis=0) + rounding
+        noise = np.sum([option.noise for option in scored], axis=0)
+        noise = noise + np.sum([output_noise(score, option) for score, option in pairs], axis=0)
         options.append(Option(index=index, cost_ms=cost, noise=noise))
     if options and all(admits_float(sites[score.site]) for score in members):
         options.append(_in_float(members, sites, costs, shapes))

@@ -25,7 +25,7 @@ from segquant_trt.records.options import (
     WeightScaleMethod,
 )
 from segquant_trt.records.rules import Rules, matches, unmatched
-from segquant_trt.records.scores import SiteScore
+from segquant_trt.records.scores import OptionScore, SiteScore
 
 BUDGETS: dict[Objective, float] = {"speed": 1.0, "balanced": 1.05, "quality": 1.25}
 """Latency that each objective allows, over that of plain static INT8."""
@@ -89,6 +89,8 @@ class PlanRequest:
         for rule in self.rules.rules:
             if rule.keep_float and rule.matches(site):
                 return f"kept in float by the rule for '{rule.sites}'"
+        if site.has_coded_weight:
+            return "its weight is quantised already"
         if site.role != "body" and not self.quantize_all:
             return _KEPT_ROLES[site.role]
         if self.weight_only and site.op == "Conv":
@@ -107,18 +109,28 @@ class PlanRequest:
         """Whether requantised outputs get a scale per channel: published methods do not."""
         return self.preset == "auto" and backend_for(self.target).placement.output_channels
 
-    def output_noise(self, score: SiteScore) -> tuple[float, ...]:
+    def output_noise(self, score: SiteScore, option: OptionScore) -> tuple[float, ...]:
         """What requantising a site's output adds per bin: nothing where the target does not."""
         if not backend_for(self.target).placement.requantize_conv_output:
             return (0.0,) * len(score.range_noise)
-        return score.channels_noise if self.codes_channels else score.range_noise
+        output = score.output(option)
+        return output.channels_noise if self.codes_channels else output.range_noise
 
-    def allows(self, site: LinearSite, score: SiteScore, treatment: Treatment) -> bool:
-        """Whether the target, the bit widths and the user's rules admit a treatment."""
-        return self.refusal(site, score, treatment) is None
+    def output_codes(
+        self, site: LinearSite, score: SiteScore, option: OptionScore
+    ) -> tuple[tuple[float, float], str | None]:
+        """`output_range` and `output_channels` of a site's plan under an option."""
+        output = score.output(option)
+        by_channel = site.op == "Conv" and self.codes_channels
+        return output.range, output.channels if by_channel else None
 
-    def refusal(self, site: LinearSite, score: SiteScore, treatment: Treatment) -> str | None:
-        """Why a treatment may not be chosen; None where it may."""
+    def allows(self, site: LinearSite, score: SiteScore, option: OptionScore) -> bool:
+        """Whether the target, the bit widths and the user's rules admit an option."""
+        return self.refusal(site, score, option) is None
+
+    def refusal(self, site: LinearSite, score: SiteScore, option: OptionScore) -> str | None:
+        """Why an option may not be chosen; None where it may."""
+        treatment = option.treatment
         weight = treatment.weight
         if weight is None or weight.bits != self.weight_bits:
             return f"{self.weight_bits}-bit weights are asked for"
@@ -139,8 +151,9 @@ class PlanRequest:
         if lacking is not None:
             return f"{self.target} has no {lacking}"
         requantized = site.op == "Conv" and placement.requantize_conv_output
-        if requantized and any(not isinstance(s.factor, Static) for s in treatment.segments):
-            return "ranges were recorded of outputs, not of outputs over a row factor"
+        factors = any(not isinstance(s.factor, Static) for s in treatment.segments)
+        if requantized and factors and option.output is None:
+            return "ranges are known of outputs, not of outputs over this row factor"
         return self._forbidden(site, treatment)
 
     def admits_float(self, site: LinearSite) -> bool:

@@ -132,7 +132,7 @@ def _weighed(
         )
     scored = own.options[option.index]
     refusals = (
-        request.refusal(sites[score.site], score, score.options[option.index].treatment)
+        request.refusal(sites[score.site], score, score.options[option.index])
         for score in (own, *members)
     )
     return Weighed(
@@ -150,5 +150,5 @@ def _noise(score: SiteScore, planned: Treatment, request: PlanRequest) -> float 
         return 0.0
     for option in score.options:
         if option.treatment == planned:
-            return float(np.mean(np.add(option.noise, request.output_noise(score))))
+            return float(np.mean(np.add(option.noise, request.output_noise(score, option))))
     return None

@@ -39,6 +39,11 @@ class LinearSite:
     groups: int
     activation_rank: int | None
 
+    @property
+    def has_coded_weight(self) -> bool:
+        """Whether its weight is quantised already: `weight` are codes, or decoded from some."""
+        return not {"QuantizeLinear", "DequantizeLinear"}.isdisjoint(self.weight_path)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteSegments:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segquant_trt.errors import SegQuantError
 from segquant_trt.records.codec import from_plain, to_plain
 from segquant_trt.records.files import atomic_write_bytes
+from segquant_trt.records.options import RangeMethod
 from segquant_trt.records.treatment import Treatment
 
 if TYPE_CHECKING:
@@ -19,7 +20,22 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 SCHEMA_VERSION = 1
-AmplificationMethod = Literal["backward", "uniform"]
+AmplificationMethod = Literal["backward", "uniform", "unreached"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputScore:
+    """Codes of a convolution's requantised output, on targets that have such.
+
+    `range`: what one scale covers; `channels` is the key of a float32[2, N] array, lowest and
+    highest value per output channel. `range_noise` and `channels_noise`: per timestep bin, what
+    one scale or one per channel adds to the noise-to-signal power at the denoiser's output.
+    """
+
+    range: tuple[float, float]
+    channels: str
+    range_noise: tuple[float, ...]
+    channels_noise: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +44,15 @@ class OptionScore:
 
     `noise`: per timestep bin, the noise-to-signal power at the denoiser's output when this site
     alone is treated so. `sqnr_db`: of the site's own output, mean over bins; None without signal.
+    `output`: codes of `(y - b) / r` under a row factor r; None: those of y, which the site has.
+    `ranges`: how activation ranges were found, where not as the user asked.
     """
 
     treatment: Treatment
     noise: tuple[float, ...]
     sqnr_db: float | None
+    output: OutputScore | None = None
+    ranges: RangeMethod | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,21 +60,34 @@ class SiteScore:
     """A site's options, in the same order for all sites of a group.
 
     A group are the sites that read one activation tensor: they share codes, so the planner decides
-    for all of them at once. `rows_per_sample` is M of the site's `[M, K] x [K, N]`.
-    `output_range` is what was seen of the output; requantising the output (convolutions on some
-    targets) adds `range_noise` with one scale, `channels_noise` with the scales of the array
-    `output_channels`.
+    for all of them at once. `rows_per_sample` is M of the site's `[M, K] x [K, N]`, and
+    `inputs_per_sample` how many rows of C channels are coded for it: strides keep fewer of them;
+    None: as many. `output_range` is what was seen of the output; requantising the output
+    (convolutions on some targets) adds `range_noise` with one scale, `channels_noise` with the
+    scales of the array `output_channels`. A site without options stays in float.
     """
 
     site: str
     group: str
     rows_per_sample: int
+    inputs_per_sample: int | None = None
     amplification: AmplificationMethod
     output_range: tuple[float, float]
     output_channels: str
     range_noise: tuple[float, ...]
     channels_noise: tuple[float, ...]
     options: tuple[OptionScore, ...]
+
+    def output(self, option: OptionScore) -> OutputScore:
+        """How the output is requantised under `option`."""
+        if option.output is not None:
+            return option.output
+        return OutputScore(
+            range=self.output_range,
+            channels=self.output_channels,
+            range_noise=self.range_noise,
+            channels_noise=self.channels_noise,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

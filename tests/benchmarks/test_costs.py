@@ -42,6 +42,7 @@ def table() -> CostTable:
 def priced(shape: Shape, treatment: Treatment) -> float:
     planned = PlannedShape(
         rows=shape.rows,
+        input_rows=shape.rows,
         channels=shape.channels,
         outputs=shape.outputs,
         taps=shape.kernel**2,

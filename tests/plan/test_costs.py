@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from segquant_trt.plan.costs import CostModel, Scaling, Shape, shape_of
-from segquant_trt.records import Treatment, left_in_float
+from segquant_trt.records import LinearSite, Treatment, left_in_float
 from segquant_trt.records.costs import CostLine
 from tests.plan.made_up import (
     TERMS,
@@ -22,15 +22,21 @@ from tests.plan.made_up import (
 )
 
 M, C, N = 6, 20, 10  # three rows per sample, two samples
-LINEAR = shape_of(site("fc"), 3, 2, Scaling())
 
 
-def counted(treated: Treatment, shape: Shape, part: str) -> dict[str, float]:
+def shape(wanted: LinearSite, scaling: Scaling | None = None, **given) -> Shape:
+    return shape_of(wanted, score(wanted, **given), 2, scaling or Scaling())
+
+
+LINEAR = shape(site("fc"))
+
+
+def counted(treated: Treatment, own: Shape, part: str) -> dict[str, float]:
     """How many units of each term `part` has: each term alone at a millisecond per unit."""
     found = {}
     for term in TERMS:
         costs = CostModel(table(**{term: 1e6}), "onnxruntime")
-        amount = getattr(costs, f"{part}_ms")(treated, shape)
+        amount = getattr(costs, f"{part}_ms")(treated, own)
         if amount:
             found[term] = pytest.approx(amount)
     return found
@@ -114,11 +120,24 @@ def test_products(name: str) -> None:
 )
 def test_convolutions_count_their_taps_and_groups(kernel, groups, taps, share) -> None:
     conv = site("conv", op="Conv", kernel=kernel, groups=groups)
-    shape = shape_of(conv, 3, 2, Scaling())
-    assert shape.macs == M * C * N * taps / share
-    found = counted(treatment("symmetric"), shape, "product")
+    own = shape(conv)
+    assert own.macs == M * C * N * taps / share
+    found = counted(treatment("symmetric"), own, "product")
     assert found == {"call": 1, "integer_mac": M * C * N * taps / share, "output": M * N}
-    assert counted(treatment("symmetric"), shape, "input") == {"code": M * C}
+    assert counted(treatment("symmetric"), own, "input") == {"code": M * C}
+
+
+def test_a_strided_convolution_codes_all_that_it_reads() -> None:
+    """Stride 2 in two directions: three outputs per sample of twelve pixels."""
+    conv = site("conv", op="Conv", kernel=(3, 3))
+    own = shape(conv, Scaling(rows=5), inputs_per_sample=12)
+    assert own.macs == 5 * M * C * N * 9
+    treated = treatment("shifted", factor="per_step", smooth=True)
+    read = 5 * 4 * M * C
+    assert counted(treated, own, "input") == {"code": read, "step_factor": read, "divide": read}
+    assert counted(treated, own, "product") == {
+        "call": 1, "integer_mac": own.macs, "output": 5 * M * N, "row_scale": 5 * M * N
+    }  # fmt: skip
 
 
 def test_convolutions_have_prices_of_their_own() -> None:
@@ -127,16 +146,16 @@ def test_convolutions_have_prices_of_their_own() -> None:
         CostLine(op="convolution", term="call", nanoseconds=5e6),
     )
     costs = CostModel(replace(table(), lines=lines), "onnxruntime")
-    conv = shape_of(site("conv", op="Conv", kernel=(3, 3)), 3, 2, Scaling())
+    conv = shape(site("conv", op="Conv", kernel=(3, 3)))
     assert costs.product_ms(treatment("symmetric"), LINEAR) == pytest.approx(2.0)
     assert costs.product_ms(treatment("symmetric"), conv) == pytest.approx(5.0)
 
 
 def test_planning_for_a_larger_model_scales_rows_and_widths() -> None:
-    shape = shape_of(site("fc"), 3, 2, Scaling(rows=16, width=12))
-    assert (shape.rows, shape.channels, shape.outputs) == (16 * M, 12 * C, 12 * N)
-    assert shape.macs == 16 * 144 * M * C * N
-    found = counted(treatment("symmetric", "dual_scale"), shape, "product")
+    own = shape(site("fc"), Scaling(rows=16, width=12))
+    assert (own.rows, own.channels, own.outputs) == (16 * M, 12 * C, 12 * N)
+    assert own.macs == 16 * 144 * M * C * N
+    found = counted(treatment("symmetric", "dual_scale"), own, "product")
     assert found["integer_mac"] == 16 * 144 * M * (8 + 24) * N
 
 
