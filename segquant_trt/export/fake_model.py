@@ -13,17 +13,20 @@ def fake_module(family: Family, config: Mapping[str, Any]) -> tuple[Any, Any]:
     """The family's module in float32 on fake tensors, and its FakeTensorMode.
 
     Buffers that a checkpoint does not store keep their real values: the graph needs them.
+
+    Raises:
+        SegQuantError: the configuration describes no such module.
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     with torch.device("meta"):
-        module = family.module_class().from_config(dict(config)).eval()
+        module = family.build(config)
     if any(map(_has_computed_tensors, module.modules())):
         # Only then are buffers worth computing: SD3.5's stored one takes a gigabyte on the way.
         with parameters_on_meta():
-            module = family.module_class().from_config(dict(config)).eval()
+            module = family.build(config)
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(allow_scalar_outputs=True))
     known: dict[int, tuple[Any, Any]] = {}
     with mode:

@@ -35,9 +35,13 @@ def run_job(job: Job, on_progress: OnProgress) -> Validation:
     """
     family = family_for(job.class_name)
     if fits_in_memory(job.checkpoint):
-        _export(family, job.config, job.checkpoint, job.out, on_progress)
-        on_progress(0.7, "checking the graph against torch")
-        return _checked("model", job.out, job.checkpoint, family, job.config)
+        with scratch_folder(job.out) as folder:
+            graph = folder / job.out.name
+            _export(family, job.config, job.checkpoint, graph, on_progress)
+            on_progress(0.7, "checking the graph against torch")
+            validation = _checked("model", graph, job.checkpoint, family, job.config)
+            os.replace(graph, job.out)
+        return validation
     from segquant_trt.export.cut import write_cut
 
     on_progress(0.05, "checking a small cut of the architecture against torch")

@@ -50,7 +50,9 @@ def export(
             not allowed, the graph computes something else than torch, or nothing can be written.
     """
     family = family_for(source.class_name)
-    axes = _with_typical(family.sizes(source.config), typical or _zoo_lengths(source, family))
+    with family.described():
+        axes = family.sizes(source.config)
+    axes = _with_typical(axes, typical or _zoo_lengths(source, family))
     job = Job(
         class_name=source.class_name,
         config=source.config,

@@ -19,11 +19,15 @@ def trace(module: Any, mode: Any, family: Family, config: Mapping[str, Any]) -> 
 
     Args:
         module: a module from `fake_module`, and `mode` its FakeTensorMode.
+
+    Raises:
+        SegQuantError: the module does not run on inputs that its configuration describes.
     """
     import torch
 
-    lengths = lengths_of(family.sizes(config), TRACED)
-    specs = family.inputs(config)
+    with family.described():
+        lengths = lengths_of(family.sizes(config), TRACED)
+        specs = family.inputs(config)
     with mode:
         inputs = {
             spec.name: torch.zeros(concrete_shape(spec, lengths), dtype=getattr(torch, spec.dtype))
@@ -35,7 +39,7 @@ def trace(module: Any, mode: Any, family: Family, config: Mapping[str, Any]) -> 
         name: dict.fromkeys(named, torch.export.Dim.DYNAMIC)
         for name, named in family.input_axes(config).items()
     }
-    with warnings.catch_warnings(), torch.no_grad(), mode:
+    with family.described(), warnings.catch_warnings(), torch.no_grad(), mode:
         warnings.simplefilter("ignore")
         program = torch.export.export(
             module,

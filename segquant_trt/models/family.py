@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from segquant_trt.errors import SegQuantError
 from segquant_trt.records import AxisRange, TensorSpec
 
 if TYPE_CHECKING:
@@ -118,6 +120,35 @@ class Family(ABC):
     def module_class(self) -> Any:
         """The diffusers class; imports only its own module."""
         return getattr(importlib.import_module(self.module), self.class_name)
+
+    def build(self, config: Config) -> Any:
+        """The torch module of `config`, in evaluation mode, as diffusers initialises it.
+
+        Raises:
+            SegQuantError: the configuration describes no such module.
+        """
+        kind = self.module_class()
+        with self.described():
+            return kind.from_config(dict(config)).eval()
+
+    @contextmanager
+    def described(self) -> Iterator[None]:
+        """Take what a value in `config.json` that nobody expects leads to for what it is.
+
+        Raises:
+            SegQuantError: in the place of any exception inside the block that is no SegQuantError.
+        """
+        try:
+            yield
+        except (SegQuantError, MemoryError):
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
+            raise SegQuantError(
+                f"config.json does not describe a {self.class_name} that works: {reason}",
+                hint="fetch config.json again, together with its weights; if diffusers runs this "
+                "model, please report it with its config.json",
+            ) from error
 
 
 def concrete_shape(spec: TensorSpec, lengths: Mapping[str, int]) -> tuple[int, ...]:

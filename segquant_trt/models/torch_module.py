@@ -27,7 +27,7 @@ def load_module(files: Iterable[Path], family: Family, config: Mapping[str, Any]
 
     files = tuple(files)
     with parameters_on_meta():
-        module = family.module_class().from_config(dict(config)).eval()
+        module = family.build(config)
     matched = match(module, read_tensors(files))
     loaded = {name: tensor for file in files for name, tensor in load_file(file).items()}
     state = {name: loaded[stored.name].to(torch.float32) for name, stored in matched.items()}
@@ -41,8 +41,10 @@ def match(module: Any, stored: Mapping[str, StoredTensor]) -> dict[str, StoredTe
     A checkpoint stores a shared parameter under one of its names.
 
     Raises:
-        SegQuantError: a weight is missing, or has another shape or an unusable type.
+        SegQuantError: a weight is missing, has another shape or an unusable type, or belongs to a
+            layer that the module does not have.
     """
+    _check_unused(module, stored)
     aliases = _shared_names(module)
     matched = {}
     for name, expected in module.state_dict().items():
@@ -66,6 +68,19 @@ def match(module: Any, stored: Mapping[str, StoredTensor]) -> dict[str, StoredTe
                 hint="start from the 16- or 32-bit checkpoint",
             )
     return matched
+
+
+def _check_unused(module: Any, stored: Mapping[str, StoredTensor]) -> None:
+    """Foreign tensors beside the model's own are harmless; further layers are another model."""
+    known = set(module.state_dict()) | {name for name, _ in module.named_buffers()}
+    parts = {name for name, _ in module.named_children()}
+    further = [name for name in stored if name not in known and name.partition(".")[0] in parts]
+    if further:
+        raise SegQuantError(
+            f"weight '{further[0]}' in {stored[further[0]].file} belongs to no layer that "
+            f"config.json describes ({len(further)} such weights)",
+            hint="config.json and weights belong to different models; fetch both again",
+        )
 
 
 @contextmanager

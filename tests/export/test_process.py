@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -15,7 +17,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from segquant_trt.errors import SegQuantError
-from segquant_trt.export.job import Job
+from segquant_trt.export import validate
+from segquant_trt.export.job import Job, run_job
 from segquant_trt.export.process import run_in_process
 from segquant_trt.models.source import resolve
 from tests.shared import LazyFolders
@@ -51,16 +54,40 @@ def test_a_weight_of_another_shape_is_named(tiny_denoisers: LazyFolders, tmp_pat
 
 
 def test_a_crash_shows_the_process_last_words(tiny_denoisers: LazyFolders, tmp_path: Path) -> None:
-    job = _job(tiny_denoisers["sd3"], tmp_path)
-    broken = Job(
-        class_name=job.class_name,
-        config=job.config | {"num_layers": "three"},
-        checkpoint=job.checkpoint,
-        out=job.out,
-    )
+    broken = replace(_job(tiny_denoisers["sd3"], tmp_path), checkpoint=(Path("no\0path"),))
     with pytest.raises(SegQuantError, match="exit status 1") as caught:
         run_in_process(broken, lambda fraction, text: None)
-    assert "TypeError" in caught.value.what
+    assert "ValueError: embedded null byte" in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"num_layers": "three"}, "TypeError"),
+        ({"num_attention_heads": None}, "TypeError"),
+        ({"num_layers": 2}, "'transformer_blocks.1."),
+        ({"num_layers": -1}, "'transformer_blocks.0."),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_one_sentence(
+    change: dict[str, Any], complaint: str, tiny_denoisers: LazyFolders, tmp_path: Path
+) -> None:
+    job = _job(tiny_denoisers["sd3"], tmp_path)
+    with pytest.raises(SegQuantError, match=complaint) as caught:
+        run_job(replace(job, config=job.config | change), lambda fraction, text: None)
+    assert "config.json" in caught.value.what
+    assert "\n" not in caught.value.what
+    assert not job.out.exists()
+
+
+def test_a_graph_that_fails_its_check_is_not_left_behind(
+    tiny_denoisers: LazyFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validate, "TOLERANCE", -1.0)
+    job = _job(tiny_denoisers["sd3"], tmp_path)
+    with pytest.raises(SegQuantError, match="differs from torch"):
+        run_job(job, lambda fraction, text: None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_killed_parent_takes_the_exporter_with_it(
