@@ -9,7 +9,7 @@ from typing_extensions import assert_never
 from segquant_trt.records import WeightPlan
 from segquant_trt.schemes.gptq import DAMPING, gptq, input_energy
 from segquant_trt.schemes.gram import output_energy
-from segquant_trt.schemes.weights import QuantizedWeight, quantize_weight
+from segquant_trt.schemes.weights import QuantizedWeight, quantize_weight, weight_scale
 
 DAMPINGS = (0.03, DAMPING, 0.3, 1.0)
 _SAMPLED_ROWS = 512
@@ -64,8 +64,10 @@ def search_damping(
     512, stand for all of them.
     """
     some = np.ascontiguousarray(rows[:: -(-len(rows) // _SAMPLED_ROWS) or 1])
+    # Which damping is best hardly depends on the scales, whose search takes several times longer.
+    scale = weight_scale(some, plan, importance=input_energy(gram))
     errors = []
     for damping in dampings:
-        found = gptq(some, gram, plan, damping=damping)
+        found = gptq(some, gram, plan, damping=damping, scale=scale)
         errors.append(output_energy(some - found.dequantize(), held_out))
     return dampings[int(np.argmin(errors))]

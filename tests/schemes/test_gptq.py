@@ -22,6 +22,7 @@ PLANS = [
         (8, 7, "mse"),
     ]
 ]
+MULTIPLES = (1.0, 0.95, 1.05, 0.9, 1.1, 0.84, 1.16)
 IDS = [f"{p.bits}-{p.block}-{p.scale_method}" for p in PLANS]
 
 
@@ -64,14 +65,73 @@ def by_elimination(
     return codes
 
 
+def cost(w: np.ndarray, codes: np.ndarray, scale: np.ndarray, h: np.ndarray) -> np.ndarray:
+    """What each output channel's error costs under `h`; `scale` is one per weight."""
+    error = w - codes * scale
+    return np.einsum("nk,kl,nl->n", error, h, error)
+
+
+def spread(scale: np.ndarray, plan: WeightPlan, width: int) -> np.ndarray:
+    """The scale of every weight, float64."""
+    wide = scale.astype(np.float64).reshape(len(scale), -1)
+    return np.repeat(wide, plan.block or width, axis=1)[:, :width]
+
+
 @pytest.mark.parametrize("plan", PLANS, ids=IDS)
 @pytest.mark.parametrize("order", ["activation", "natural"])
 @pytest.mark.parametrize("batch", [1, 8, 128])
 def test_it_equals_elimination_column_by_column(plan, order, batch: int) -> None:
     w, matrix = weight(1, 9, 37), gram(correlated(1, 300, 37))
-    found = gptq(w, matrix, plan, damping=0.02, batch=batch, order=order)
-    wanted = by_elimination(w, matrix, plan, found.scale, 0.02, order)
+    scale = weight_scale(w, plan, importance=np.diagonal(matrix))
+    found = gptq(w, matrix, plan, damping=0.02, batch=batch, order=order, scale=scale)
+    wanted = by_elimination(w, matrix, plan, scale, 0.02, order)
     np.testing.assert_array_equal(found.codes, wanted)
+    np.testing.assert_array_equal(found.scale, scale)
+
+
+@pytest.mark.parametrize("block", [None, 16])
+@pytest.mark.parametrize("order", ["activation", "natural"])
+def test_four_bits_take_the_cheapest_multiple_of_the_scales_and_refit_it(block, order) -> None:
+    plan = WeightPlan(bits=4, block=block, scale_method="mse")
+    w, matrix = weight(21, 9, 37), gram(correlated(21, 300, 37))
+    h = matrix + 0.02 * np.diag(np.diag(matrix))
+    base = weight_scale(w, plan, importance=np.diagonal(matrix))
+    trials = []
+    for multiple in MULTIPLES:
+        scale = base * np.float32(multiple)
+        codes = by_elimination(w, matrix, plan, scale, 0.02, order)
+        trials.append((cost(w, codes, spread(scale, plan, 37), h), codes, scale))
+    best = np.argmin([own for own, _, _ in trials], axis=0)
+    assert len(set(best)) > 2, "one multiple is best everywhere"
+    found = gptq(w, matrix, plan, damping=0.02, order=order)
+    np.testing.assert_array_equal(found.codes, [trials[b][1][n] for n, b in enumerate(best)])
+    for n, b in enumerate(best):
+        scale = spread(trials[b][2][n : n + 1], plan, 37)[0]
+        for start in range(0, 37, block or 37):  # each block's optimum, given those before it
+            own = slice(start, start + (block or 37))
+            q = np.where(np.isin(np.arange(37), np.arange(37)[own]), found.codes[n], 0.0)
+            rest = w[n] - np.where(q != 0.0, 0.0, found.codes[n] * scale)
+            scale[own] = (q @ h @ rest) / (q @ h @ q)
+        np.testing.assert_allclose(spread(found.scale[n : n + 1], plan, 37)[0], scale, rtol=1e-5)
+
+
+@pytest.mark.parametrize("block", [None, 32])
+def test_searched_scales_help_on_rows_that_were_not_seen(block) -> None:
+    w, x = weight(22, 64, 129), correlated(22, 4000, 129)
+    plan = WeightPlan(bits=4, block=block, scale_method="mse")
+    seen, unseen = gram(x[:3000]), gram(x[3000:])
+    scale = weight_scale(w, plan, importance=np.diagonal(seen))
+    fixed, searched = gptq(w, seen, plan, scale=scale), gptq(w, seen, plan)
+    gain = sqnr_db(w, searched.dequantize(), unseen) - sqnr_db(w, fixed.dequantize(), unseen)
+    assert gain > 0.2
+
+
+def test_eight_bits_and_full_ranges_are_not_searched() -> None:
+    w, matrix = weight(23, 9, 37), gram(correlated(23, 300, 37))
+    energy = np.diagonal(matrix)
+    for plan in (WeightPlan(bits=8, scale_method="mse"), WeightPlan(bits=4)):
+        wanted = weight_scale(w, plan, importance=energy)
+        np.testing.assert_array_equal(gptq(w, matrix, plan).scale, wanted)
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=IDS)
@@ -79,8 +139,8 @@ def test_it_equals_elimination_column_by_column(plan, order, batch: int) -> None
 @pytest.mark.parametrize("shape", [(1, 1), (5, 17), (17, 1), (3, 1025)])
 def test_an_identity_matrix_gives_round_to_nearest(plan, order, shape) -> None:
     w = weight(2, *shape)
-    found = gptq(w, np.eye(shape[1]), plan, order=order)
     wanted = quantize_weight(w, plan)
+    found = gptq(w, np.eye(shape[1]), plan, order=order, scale=wanted.scale)
     np.testing.assert_array_equal(found.codes, wanted.codes)
     np.testing.assert_array_equal(found.scale, wanted.scale)
     np.testing.assert_array_equal(found.dequantize(), wanted.dequantize())
@@ -89,8 +149,8 @@ def test_an_identity_matrix_gives_round_to_nearest(plan, order, shape) -> None:
 @pytest.mark.parametrize("plan", PLANS, ids=IDS)
 def test_uncorrelated_inputs_give_round_to_nearest(plan) -> None:
     w, energy = weight(3, 6, 50), np.random.default_rng(3).uniform(0.1, 99, 50)
-    found = gptq(w, np.diag(energy), plan)
     wanted = quantize_weight(w, plan, importance=energy)
+    found = gptq(w, np.diag(energy), plan, scale=wanted.scale)
     np.testing.assert_array_equal(found.codes, wanted.codes)
 
 
@@ -131,8 +191,9 @@ def test_the_factor_inverts_the_upper_cholesky_factor_of_the_inverse(width: int)
     h = matrix + 0.01 * np.diag(energy)
     upper = np.linalg.cholesky(np.linalg.inv(h)[np.ix_(order, order)]).T
     r = np.linalg.inv(upper)
-    found = unit_factor(matrix, energy, order[::-1], 0.01)
+    found, weights = unit_factor(matrix, energy, order[::-1], 0.01)
     np.testing.assert_allclose(found[::-1, ::-1], (r / np.diag(r)).T, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(weights[::-1], np.diag(r) ** 2, rtol=1e-6)
 
 
 def test_dead_channels_are_rounded_to_nearest_and_disturb_nothing() -> None:
