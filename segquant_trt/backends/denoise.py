@@ -10,8 +10,10 @@ import numpy.typing as npt
 import onnx
 
 from segquant_trt.backends.base import Array
+from segquant_trt.backends.hoisting import open_whole
 from segquant_trt.backends.onnxruntime import float_session, literal_session
 from segquant_trt.graph.bigfile import Weights, load_graph
+from segquant_trt.graph.hoisted_stamp import prompt_path
 
 Denoise = Callable[[Mapping[str, Array]], npt.NDArray[np.float32]]
 
@@ -38,5 +40,7 @@ def literal_denoise(quantized: Path, *, threads: int | None = None) -> Denoise:
         SegQuantError: the graph or its weights cannot be read.
     """
     output = load_graph(quantized).graph.output[0].name
-    session = literal_session(quantized, threads=threads)
+    session = open_whole(
+        quantized, prompt_path(quantized), lambda path: literal_session(path, threads=threads)
+    )
     return lambda inputs: np.asarray(session.run(inputs, [output])[output], dtype=np.float32)

@@ -47,12 +47,15 @@ def _main(parent_pid: str, target: str, model: str, folder: str, inputs: str) ->
 
     from segquant_trt.backends import BACKENDS
     from segquant_trt.backends.denoise import float_denoise
+    from segquant_trt.backends.hoisting import open_whole
+    from segquant_trt.records.bundle_layout import PROMPT
 
     if target == "float":
         float_denoise(Path(model), Path(folder))(load_file(inputs))
     else:
         backend = next(backend for backend in BACKENDS if backend.target == target)
-        backend.open(Path(model)).run(load_file(inputs))
+        opened = open_whole(Path(model), Path(folder) / PROMPT, backend.open)
+        opened.run(load_file(inputs))
     sys.stdout.write(f"{_peak_resident_bytes()}\n")
 
 

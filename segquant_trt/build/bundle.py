@@ -12,12 +12,14 @@ from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.annotations import drop_annotations
 from segquant_trt.graph.bigfile import Weights, load_graph
 from segquant_trt.graph.frozen_stamp import fallback_path, frozen_steps
+from segquant_trt.graph.hoisted_stamp import hoisted_prompt, prompt_path
 from segquant_trt.graph.payload import relocate
 from segquant_trt.graph.plan_stamp import check_plan_stamp
 from segquant_trt.records import (
     BundleFile,
     FrozenSteps,
     GraphFacts,
+    HoistedPrompt,
     Manifest,
     ModelSpec,
     QuantPlan,
@@ -27,6 +29,7 @@ from segquant_trt.records.bundle_layout import (
     MANIFEST,
     MODEL,
     PLAN,
+    PROMPT,
     WEIGHTS,
     data_files,
     sealed,
@@ -40,7 +43,8 @@ def build(run: Path, spec: ModelSpec, facts: GraphFacts, plan: QuantPlan, *, out
     """Make the bundle `out` from `run/quantized.onnx` and `run/quantized.weights`.
 
     Where steps were frozen and may be missed, `run/quantized.fallback.onnx` comes with it; every
-    planned site of it is proven to run in integers, too.
+    planned site of it is proven to run in integers, too. `run/quantized.prompt.onnx` comes with it
+    where values were hoisted out of the graph.
 
     The folder appears complete or not at all; equal inputs give equal bytes.
 
@@ -50,8 +54,11 @@ def build(run: Path, spec: ModelSpec, facts: GraphFacts, plan: QuantPlan, *, out
     """
     _check_same_graph(spec, facts, plan)
     quantized = run / "quantized.onnx"
-    frozen = frozen_steps(load_graph(quantized))
+    graph = load_graph(quantized)
+    frozen, hoisted = frozen_steps(graph), hoisted_prompt(graph)
     sources = {MODEL: quantized}
+    if hoisted is not None:
+        sources[PROMPT] = prompt_path(quantized)
     if frozen is not None and frozen.fallback:
         sources[FALLBACK] = fallback_path(quantized)
     for path in sources.values():
@@ -59,8 +66,8 @@ def build(run: Path, spec: ModelSpec, facts: GraphFacts, plan: QuantPlan, *, out
         check_plan_stamp(graph, plan, path)
         Weights(graph, run).check_complete()
     backend = backend_for(plan.target)
-    gone = () if frozen is None else frozen.sites
-    share = prove_integer(backend, quantized, spec, plan, frozen=gone)
+    gone = [site for part in (frozen, hoisted) if part is not None for site in part.sites]
+    share = prove_integer(backend, quantized, spec, plan, absent=gone)
     if FALLBACK in sources:
         prove_integer(backend, sources[FALLBACK], spec, plan)
     with scratch_folder(out) as scratch:
@@ -73,9 +80,9 @@ def build(run: Path, spec: ModelSpec, facts: GraphFacts, plan: QuantPlan, *, out
             (folder / name).write_bytes(model.SerializeToString(deterministic=True))
         shutil.copyfile(quantized.with_suffix(".weights"), folder / WEIGHTS)
         (folder / PLAN).write_bytes(encode_yaml(plan))
-        plain = sealed(to_plain(_manifest(folder, spec, plan, share, frozen)))
+        plain = sealed(to_plain(_manifest(folder, spec, plan, share, frozen, hoisted)))
         atomic_write_json(folder / MANIFEST, plain)
-        for name in data_files(frozen):
+        for name in data_files(frozen, hoisted):
             sync_file(folder / name)
         replace_folder(folder, out, scratch=scratch)
     return from_plain(plain, Manifest, origin=MANIFEST)
@@ -97,12 +104,13 @@ def _manifest(
     plan: QuantPlan,
     share: IntegerShare,
     frozen: FrozenSteps | None,
+    hoisted: HoistedPrompt | None,
 ) -> Manifest:
     files = tuple(
         BundleFile(
             name=name, sha256=sha256_file(folder / name), size_bytes=(folder / name).stat().st_size
         )
-        for name in data_files(frozen)
+        for name in data_files(frozen, hoisted)
     )
     return Manifest(
         target=plan.target,
@@ -131,4 +139,5 @@ def _manifest(
         sites_integer=share.sites_integer,
         macs_integer_share=share.macs_integer_share,
         frozen=frozen,
+        hoisted=hoisted,
     )

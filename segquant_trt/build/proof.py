@@ -10,7 +10,10 @@ import numpy as np
 
 from segquant_trt.backends import Backend
 from segquant_trt.backends.base import Array
+from segquant_trt.backends.hoisting import WholeRunner, open_whole
 from segquant_trt.errors import SegQuantError
+from segquant_trt.graph.bigfile import load_graph
+from segquant_trt.graph.hoisted_stamp import hoisted_prompt, prompt_path
 from segquant_trt.records import AxisRange, ModelSpec, QuantPlan
 
 _NAMED = 5
@@ -31,19 +34,19 @@ def prove_integer(
     spec: ModelSpec,
     plan: QuantPlan,
     *,
-    frozen: Collection[str] = (),
+    absent: Collection[str] = (),
 ) -> IntegerShare:
     """Look up every planned site in the graph that the runtime executes.
 
-    Sites that are `frozen` into tables are not in it and do not count.
+    Sites that are `absent`, as tables are or what runs once per prompt, do not count.
 
     Raises:
         SegQuantError: naming the sites that fell back to float, and what executes them.
     """
-    present = [site for site in plan.sites if site.site not in frozen]
+    present = [site for site in plan.sites if site.site not in absent]
     planned = [site for site in present if site.treatment.is_integer]
     names = [site.site for site in planned]
-    proofs = backend.integer_sites(quantized, names, example=smallest_inputs(spec))
+    proofs = backend.integer_sites(quantized, names, example=_example(backend, quantized, spec))
     fallen = [name for name in names if not proofs[name].integer]
     if fallen:
         listed = ", ".join(f"'{name}' ({proofs[name].kernel})" for name in fallen[:_NAMED])
@@ -72,6 +75,16 @@ def smallest_inputs(spec: ModelSpec) -> dict[str, Array]:
         )
         for tensor in spec.inputs
     }
+
+
+def _example(backend: Backend, quantized: Path, spec: ModelSpec) -> dict[str, Array]:
+    """Inputs of the graph itself, which may have others than the denoiser."""
+    example = smallest_inputs(spec)
+    if hoisted_prompt(load_graph(quantized)) is None:
+        return example
+    whole = open_whole(quantized, prompt_path(quantized), backend.open)
+    assert isinstance(whole, WholeRunner)
+    return whole.feeds(example)
 
 
 def _smallest(axis: AxisRange) -> int:

@@ -192,6 +192,13 @@ weight_bits = click.option(
     metavar="N",
     type=int,
     default=_DEFAULTS["weight_bits"],
+    click.option(
+        "--hoist-prompt/--no-hoist-prompt",
+        default=_DEFAULTS["hoist_prompt"],
+        show_default=True,
+        help="Compute what a prompt fixes once per prompt, in a graph of its own; with "
+        "--freeze-schedule also what depends on the prompt and the timestep.",
+    ),
     show_default=True,
     help="Width of the weights' codes: 8 or 4.",
 )

@@ -111,6 +111,7 @@ def plan_stage(work: Work) -> None:
         Digests(
             facts=sha256_file(work.run / "facts.yaml"),
             calibration=scores.calibration_sha256,
+        hoisting=work.options.hoist_prompt,
             scores=sha256_file(work.run / "scores.safetensors"),
         ),
     )
@@ -129,7 +130,7 @@ def rewrite_stage(work: Work) -> None:
     from segquant_trt.rewrite import rewrite
 
     plan = work.plan()
-    frozen = rewrite(
+    removed = rewrite(
         work.run / "model.onnx",
         work.weights(),
         work.facts(),
@@ -140,11 +141,16 @@ def rewrite_stage(work: Work) -> None:
         freezing=_freezing(work),
         on_progress=work.update("rewrite"),
     )
-    if frozen is not None:
-        share = frozen.macs_per_sample / (sum(site.macs_per_sample for site in plan.sites) or 1)
+    macs = sum(site.macs_per_sample for site in plan.sites) or 1
+    if removed.frozen is not None:
         work.progress.note(
-            f"{len(frozen.sites)} sites ({share:.2%} of the MACs) became tables of "
-            f"{len(frozen.timesteps)} timesteps"
+            f"{len(removed.frozen.sites)} sites ({removed.frozen.macs_per_sample / macs:.2%} of "
+            f"the MACs) became tables of {len(removed.frozen.timesteps)} timesteps"
+        )
+    if removed.hoisted is not None:
+        work.progress.note(
+            f"{len(removed.hoisted.sites)} sites ({removed.hoisted.macs_per_sample / macs:.2%} of "
+            "the MACs) run once per prompt"
         )
     identity.note_content(work)
 

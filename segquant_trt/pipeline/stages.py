@@ -66,8 +66,13 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="rewrite",
         inputs=(*_EXPORTED, _LOCATION, "facts.yaml", "plan.yaml", "scores.safetensors"),
-        outputs=("quantized.onnx", "quantized.weights", "quantized.fallback.onnx"),
-        options=("freeze_schedule", "fallback"),
+        outputs=(
+            "quantized.onnx",
+            "quantized.weights",
+            "quantized.fallback.onnx",
+            "quantized.prompt.onnx",
+        ),
+        options=("freeze_schedule", "fallback", "hoist_prompt"),
         body=bodies.rewrite_stage,
         identity=identity.of_freezing,
         further=("scheduler", "height", "width", "device", "dtype"),

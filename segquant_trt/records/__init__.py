@@ -13,6 +13,7 @@ from segquant_trt.records.facts import (
     TimestepOnlySite,
 )
 from segquant_trt.records.frozen_steps import FrozenSteps
+from segquant_trt.records.hoisted_prompt import HoistedPrompt
 from segquant_trt.records.measurements import (
     Benchmark,
     LatencyFigure,
@@ -73,6 +74,7 @@ __all__ = [
     "GraphFacts",
     "KeepFloat",
     "LatencyFigure",
+    "HoistedPrompt",
     "LinearSite",
     "Manifest",
     "ModelSpec",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from segquant_trt.records.frozen_steps import FrozenSteps
+from segquant_trt.records.hoisted_prompt import HoistedPrompt
 from segquant_trt.records.model_spec import AxisRange, TensorSpec
 from segquant_trt.records.plan import Target
 
@@ -23,7 +24,8 @@ class BundleFile:
 class Manifest:
     """The bundle's table of contents. No dates, hosts or timings: two builds agree byte by byte.
 
-    Sites are counted in the graph that runs on the steps of `frozen`, where there are any.
+    Sites are counted in the graph that runs at every call on the steps of `frozen`, where there
+    are any; what is `hoisted` runs once per prompt beside it.
     """
 
     SCHEMA_VERSION: ClassVar[int] = 1
@@ -47,3 +49,4 @@ class Manifest:
     sites_integer: int
     macs_integer_share: float
     frozen: FrozenSteps | None = None
+    hoisted: HoistedPrompt | None = None

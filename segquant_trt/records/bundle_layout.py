@@ -7,20 +7,24 @@ from typing import Any
 
 from segquant_trt.records.files import digest_of
 from segquant_trt.records.frozen_steps import FrozenSteps
+from segquant_trt.records.hoisted_prompt import HoistedPrompt
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 PLAN = "plan.yaml"
 WEIGHTS = "weights.bin"
 FALLBACK = "fallback.onnx"
+PROMPT = "prompt.onnx"
 DATA_FILES = (MODEL, PLAN, WEIGHTS)
 
 _SELF = "manifest"
 
 
-def data_files(frozen: FrozenSteps | None) -> tuple[str, ...]:
+def data_files(frozen: FrozenSteps | None, hoisted: HoistedPrompt | None) -> tuple[str, ...]:
     """Files of a bundle beside its manifest, sorted."""
-    return (FALLBACK, *DATA_FILES) if frozen is not None and frozen.fallback else DATA_FILES
+    extra = [FALLBACK] if frozen is not None and frozen.fallback else []
+    extra += [PROMPT] if hoisted is not None else []
+    return tuple(sorted((*extra, *DATA_FILES)))
 
 
 def manifest_digest(plain: Mapping[str, Any]) -> str:

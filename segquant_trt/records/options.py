@@ -90,6 +90,7 @@ class CompileOptions:
     fallback: bool = True
     full: bool = False
     verify_digests: bool = False
+    hoist_prompt: bool = False
     force: bool = False
 
     def __post_init__(self) -> None:

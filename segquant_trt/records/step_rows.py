@@ -14,13 +14,18 @@ _ONE_ROUNDING = 0.5  # units in the last place
 _TWO_ROUNDINGS = 1.02  # dividing by 1000 and not 1024 makes the first one a little larger
 
 
+def step_indices(
+    timesteps: tuple[float, ...], values: npt.NDArray[np.generic]
+) -> npt.NDArray[np.int64]:
+    """The row of the frozen timestep closest to each value; NaN goes to the last one."""
+    given = np.asarray(values, dtype=np.float32)
+    return np.asarray(np.searchsorted(step_edges(timesteps), given, side="right"), dtype=np.int64)
+
+
 def nearest_steps(frozen: FrozenSteps, values: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
     """The frozen timestep closest to each value; NaN goes to the last one."""
     steps = np.array(frozen.timesteps, dtype=np.float32)
-    given = np.asarray(values, dtype=np.float32)
-    found: npt.NDArray[np.float32] = steps[
-        np.searchsorted(step_edges(frozen.timesteps), given, side="right")
-    ]
+    found: npt.NDArray[np.float32] = steps[step_indices(frozen.timesteps, values)]
     return found
 
 

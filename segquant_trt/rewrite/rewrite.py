@@ -17,16 +17,18 @@ from segquant_trt.backends.emission import array_keys
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import Weights, load_graph
 from segquant_trt.graph.frozen_stamp import fallback_path, stamp_frozen_steps
+from segquant_trt.graph.hoisted_stamp import prompt_path, stamp_hoisted_prompt
 from segquant_trt.graph.payload import PayloadWriter
 from segquant_trt.graph.plan_stamp import stamp_plan
 from segquant_trt.graph.remove_unused import RemoveUnused
 from segquant_trt.graph.wiring import node_name
-from segquant_trt.records import FrozenSteps, GraphFacts, QuantPlan
+from segquant_trt.records import FrozenSteps, GraphFacts, HoistedPrompt, QuantPlan, SitePlan
 from segquant_trt.records.files import sha256_file
 from segquant_trt.records.scratch import scratch_folder, sync_file
 from segquant_trt.rewrite.data import GraphData, StoredCodes, write_data
 from segquant_trt.rewrite.fold_divisors import FoldDivisors
 from segquant_trt.rewrite.freeze_steps import FreezeSteps
+from segquant_trt.rewrite.hoist_prompt import HoistPrompt
 from segquant_trt.rewrite.quantize_sites import QuantizeSites
 
 _NO_ARRAYS: Mapping[str, npt.NDArray[np.generic]] = MappingProxyType({})
@@ -41,6 +43,20 @@ class Freezing:
     fallback: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """What is no longer in the main graph."""
+
+    frozen: FrozenSteps | None
+    hoisted: HoistedPrompt | None
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The sites of both."""
+        gone = (self.frozen, self.hoisted)
+        return tuple(site for part in gone if part is not None for site in part.sites)
+
+
 def rewrite(
     model_onnx: Path,
     checkpoint: Path,
@@ -51,12 +67,14 @@ def rewrite(
     arrays: Mapping[str, npt.NDArray[np.generic]] = _NO_ARRAYS,
     timestep: str | None = None,
     freezing: Freezing | None = None,
+    hoisting: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
-) -> FrozenSteps | None:
+) -> Removed:
     """Write the quantised graph to `out` and its data beside it, with the suffix `.weights`.
 
     Equal inputs give equal bytes. Weights are read, quantised and written one at a time. With a
-    fallback, the graph without tables lies at `fallback_path(out)`; both share their data.
+    fallback, the whole graph lies at `fallback_path(out)`, and what was hoisted at
+    `prompt_path(out)`; all share their data.
 
     Args:
         model_onnx: the float graph.
@@ -67,15 +85,16 @@ def rewrite(
         arrays: what the plan names by key: divisors, optimised weights, output ranges.
         timestep: the graph input that factors per step follow; the facts' by default.
         freezing: steps for which everything that depends on the timestep alone becomes tables.
+        hoisting: whether what a prompt fixes becomes a graph of its own.
         on_progress: told tensors written and tensors in all.
 
     Returns:
-        What was frozen.
+        What was taken out of the graph.
 
     Raises:
         SegQuantError: the plan or the facts are of another graph, name an unknown site or an
             impossible scheme, ask for what the target lacks, or for an array that is not there; a
-            weight is not finite; a file cannot be read or written; nothing can be frozen.
+            weight is not finite; a file cannot be read or written; nothing is there to take out.
     """
     digest = sha256_file(model_onnx)
     for owner, wanted in (("plan", plan.onnx_sha256), ("facts", facts.onnx_sha256)):
@@ -97,7 +116,11 @@ def rewrite(
     )
     model = load_graph(model_onnx)
     frozen = None if freezing is None else job.freeze(model, freezing)
-    graphs = {out: job.quantize(model, () if frozen is None else frozen.sites)}
+    hoisted, prompt = job.hoist(model, frozen) if hoisting else (None, None)
+    removed = Removed(frozen=frozen, hoisted=hoisted)
+    graphs = {out: job.quantize(model, removed.sites)}
+    if prompt is not None:
+        graphs[prompt_path(out)] = prompt, GraphData(weights=(), floats=())
     if frozen is not None and frozen.fallback:
         graphs[fallback_path(out)] = job.quantize(load_graph(model_onnx), ())
     with scratch_folder(out) as scratch:
@@ -111,11 +134,12 @@ def rewrite(
             written = scratch / path.name
             written.write_bytes(graph.SerializeToString(deterministic=True))
             _check(written)
-        fallback_path(out).unlink(missing_ok=True)  # of an earlier schedule
+        for earlier in (fallback_path(out), prompt_path(out)):
+            earlier.unlink(missing_ok=True)
         for path in (payload, *(scratch / path.name for path in graphs)):
             sync_file(path)
             path.replace(out.with_name(path.name))
-    return frozen
+    return removed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,9 +158,7 @@ class _Job:
             )
         FreezeSteps(self.timestep, freezing.timesteps, self.checkpoint).run(model)
         RemoveUnused().run(model)
-        absent = {site.name for site in self.facts.sites}
-        absent -= {node_name(node) for node in model.graph.node}
-        gone = [site for site in self.plan.sites if site.site in absent]
+        gone = self._gone(model)
         if not gone:
             raise SegQuantError(
                 f"no GEMM or convolution depends on '{self.timestep}' alone, so freezing steps "
@@ -153,6 +175,41 @@ class _Job:
         )
         stamp_frozen_steps(model, frozen)
         return frozen
+
+    def hoist(
+        self, model: onnx.ModelProto, frozen: FrozenSteps | None
+    ) -> tuple[HoistedPrompt, onnx.ModelProto]:
+        """Take what a prompt fixes out of the graph; the other graph is stored as it is."""
+        before = {site.site for site in self._gone(model)}
+        steps = None if frozen is None else frozen.timestep
+        hoisting = HoistPrompt(self.facts.sites, self.facts.prompt_inputs, steps, self.checkpoint)
+        hoisting.run(model)
+        gone = [site for site in self._gone(model) if site.site not in before]
+        if not gone:
+            raise SegQuantError(
+                "no GEMM or convolution depends on prompt inputs alone "
+                f"({', '.join(self.facts.prompt_inputs) or 'none is known'}), so hoisting would "
+                "remove nothing",
+                hint="name them with --prompt-inputs, or leave --hoist-prompt out for this model",
+            )
+        prompt, found = hoisting.prompt, hoisting.found
+        own = {hoisting.row_input, steps}
+        hoisted = HoistedPrompt(
+            inputs=tuple(v.name for v in prompt.graph.input if v.name not in own),
+            values=found.values,
+            by_step=tuple(name for name in found.values if name in found.by_step),
+            row_input=hoisting.row_input,
+            sites=tuple(site.site for site in gone),
+            macs_per_sample=sum(site.macs_per_sample for site in gone),
+        )
+        stamp_hoisted_prompt(model, hoisted)
+        stamp_plan(prompt, self.plan)
+        return hoisted, prompt
+
+    def _gone(self, model: onnx.ModelProto) -> list[SitePlan]:
+        absent = {site.name for site in self.facts.sites}
+        absent -= {node_name(node) for node in model.graph.node}
+        return [site for site in self.plan.sites if site.site in absent]
 
     def quantize(
         self, model: onnx.ModelProto, absent: tuple[str, ...]

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from segquant_trt.backends import Runner
 from segquant_trt.records import Manifest
 from segquant_trt.serve.frozen_runner import FrozenRunner
+from segquant_trt.serve.hoisted_runner import HoistedRunner
 from segquant_trt.serve.inputs import Array, check_inputs
 
 
@@ -22,14 +23,22 @@ class CompiledDenoiser:
     denoiser's `forward`, and has its `config`, `dtype` and `device`.
     """
 
-    def __init__(self, manifest: Manifest, runner: Runner) -> None:
+    def __init__(
+        self, manifest: Manifest, runner: Runner, hoisted: HoistedRunner | None = None
+    ) -> None:
         self.manifest = manifest
         self._runner = runner
+        self._hoisted = hoisted
 
     @property
     def fallback_calls(self) -> int:
         """How many calls ran without tables, because a timestep was not among the frozen ones."""
         return self._runner.fallback_calls if isinstance(self._runner, FrozenRunner) else 0
+
+    @property
+    def prompt_runs(self) -> int:
+        """How often the graph ran that runs once per prompt; 0 where nothing was hoisted."""
+        return 0 if self._hoisted is None else self._hoisted.prompt_runs
 
     def run(self, inputs: Mapping[str, Array]) -> npt.NDArray[np.float32]:
         """The prediction for arrays by flat dotted name (`added_cond_kwargs.text_embeds`).

@@ -14,6 +14,7 @@ from segquant_trt.records.bundle_layout import (
     MANIFEST,
     MODEL,
     PLAN,
+    PROMPT,
     WEIGHTS,
     data_files,
     is_sealed,
@@ -39,7 +40,7 @@ def checked_manifest(bundle: Path) -> Manifest:
         )
     manifest = _manifest(bundle)
     named = sorted(file.name for file in manifest.files)
-    expected = data_files(manifest.frozen)
+    expected = data_files(manifest.frozen, manifest.hoisted)
     if named != sorted(expected):
         raise SegQuantError(
             f"{bundle / MANIFEST} lists {', '.join(named)}; a bundle has {', '.join(expected)}",
@@ -57,7 +58,7 @@ def checked_manifest(bundle: Path) -> Manifest:
         if sha256_file(path) != file.sha256:
             raise SegQuantError(f"{path} was altered: its sha256 differs", hint=_AGAIN)
     _check_plan(bundle, manifest)
-    for name in (MODEL, FALLBACK):
+    for name in (MODEL, FALLBACK, PROMPT):
         if name in expected:
             _check_graph(bundle, name, manifest)
     return manifest
@@ -125,8 +126,21 @@ def _check_graph(bundle: Path, name: str, manifest: Manifest) -> None:
                 hint=_AGAIN,
             )
     given = {value.name for value in graph.input}
-    if given != {spec.name for spec in manifest.inputs}:
+    if given != _expected_inputs(name, manifest, given):
         raise SegQuantError(
             f"{bundle / name} has inputs {', '.join(sorted(given))}, the manifest others",
             hint=_AGAIN,
         )
+
+
+def _expected_inputs(name: str, manifest: Manifest, given: set[str]) -> set[str]:
+    """Those that a graph must have; what is hoisted out of the main graph may spare it some."""
+    inputs = {spec.name for spec in manifest.inputs}
+    hoisted = manifest.hoisted
+    if hoisted is None or name == FALLBACK:
+        return inputs
+    if name == MODEL:
+        return {*hoisted.values, *(inputs & given)}
+    steps = manifest.frozen.timestep if manifest.frozen else None
+    rows = {hoisted.row_input, *((steps,) if steps in given else ())} if hoisted.by_step else set()
+    return {*hoisted.inputs, *filter(None, rows)}

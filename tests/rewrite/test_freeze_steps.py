@@ -180,7 +180,7 @@ def rewritten(model: Path, out: Path, *, fallback: bool, steps=STEPS, scheme=Non
     facts = analyze(model, timestep="when")
     plan = plan_of(facts, "onnxruntime", scheme or (lambda _: scheme_of("symmetric")))
     freezing = Freezing(schedule="default:6", timesteps=steps, fallback=fallback)
-    frozen = rewrite(model, model.parent, facts, plan, out, freezing=freezing)
+    frozen = rewrite(model, model.parent, facts, plan, out, freezing=freezing).frozen
     assert frozen is not None
     return frozen
 
@@ -196,7 +196,7 @@ def test_the_rewritten_graph_and_its_fallback_share_their_data(tmp_path: Path) -
     assert frozen_steps(other) is None
     plain = tmp_path / "plain.onnx"
     plan = plan_of(facts, "onnxruntime", lambda _: scheme_of("symmetric"))
-    assert rewrite(model, tmp_path, facts, plan, plain) is None
+    assert rewrite(model, tmp_path, facts, plan, plain).sites == ()
     feeds = feeds_at(np.array([3.0, 981.0]))
     wanted = OnnxRuntime().open(plain, threads=1).run(feeds)["y"]
     found = OnnxRuntime().open(fallback_path(tmp_path / "q.onnx"), threads=1).run(feeds)["y"]
