@@ -48,14 +48,18 @@ class Opened:
     macs_integer_share: float
 
 
-def open_artifact(artifact: Artifact, subject: Subject) -> Opened:
-    """Open the model; the share is read from the graph that the runtime executes."""
+def open_artifact(artifact: Artifact, subject: Subject, *, threads: int | None = None) -> Opened:
+    """Open the model; the share is read from the graph that the runtime executes.
+
+    Args:
+        threads: of the runtime; all cores when None.
+    """
     if artifact.path.suffix == ".xml" or artifact.runtime == "openvino":
-        return _open_in_openvino(artifact, subject)
+        return _open_in_openvino(artifact, subject, threads)
     backend = backend_for(artifact.runtime)
     sites = [site.name for site in subject.facts.sites]
     proofs = backend.integer_sites(artifact.path, sites, example=subject.guidance_call())
-    session = backend.open(artifact.path)
+    session = backend.open(artifact.path, threads=threads)
     output = onnx.load(artifact.path, load_external_data=False).graph.output[0].name
     return Opened(
         denoise=lambda inputs: _float32(session.run(inputs, [output])[output]),
@@ -63,12 +67,14 @@ def open_artifact(artifact: Artifact, subject: Subject) -> Opened:
     )
 
 
-def _open_in_openvino(artifact: Artifact, subject: Subject) -> Opened:
+def _open_in_openvino(artifact: Artifact, subject: Subject, threads: int | None) -> Opened:
     if artifact.path.suffix == ".xml":
-        compiled = core().compile_model(str(artifact.path), "CPU", _OPENVINO_SETTINGS)
-        session: Any = Session(compiled)
+        settings = dict(_OPENVINO_SETTINGS)
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = str(threads)
+        session: Any = Session(core().compile_model(str(artifact.path), "CPU", settings))
     else:
-        session = backend_for("openvino").open(artifact.path)
+        session = backend_for("openvino").open(artifact.path, threads=threads)
     (output,) = session.run(subject.guidance_call()).keys()
     return Opened(
         denoise=lambda inputs: _float32(session.run(inputs, [output])[output]),

@@ -83,6 +83,11 @@ FULL: dict[str, Size] = {
 }
 
 
+_COST_SCALES: dict[str, str] = {FLUX: "58,12", SD3: "55,12", UNET: "4,20"}
+"""Rows and width of the sizes above over the zoo's, rows averaged by the work of their sites: text
+and image tokens, which share most sites, do not grow alike."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LargeModel:
     """An exported model of full size."""
@@ -104,6 +109,12 @@ class VariantLatency:
     median_ms: float
     over_float: Ratio
     over_plain: Ratio
+
+
+def cost_scale(name: str) -> str:
+    """What `--cost-scale` prices the zoo model `name` at full size."""
+    class_name, _ = denoiser_of(zoo_path(name.removesuffix(_TWIN)))
+    return _COST_SCALES[class_name]
 
 
 def large_model(

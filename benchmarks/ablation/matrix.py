@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,37 @@ from typing_extensions import assert_never
 
 from benchmarks.ablation.artifact import open_artifact
 from benchmarks.ablation.baselines import quantised
-from benchmarks.ablation.cells import cell
+from benchmarks.ablation.cells import cell, found
+from benchmarks.ablation.folded import folded_model
 from benchmarks.ablation.full_size import large_model, latencies
-from benchmarks.ablation.methods import FORMATS, Format, Method, Own, Theirs
+from benchmarks.ablation.methods import (
+    FORMATS,
+    TIMED,
+    Floor,
+    Format,
+    Method,
+    Own,
+    Theirs,
+    methods_named,
+)
 from benchmarks.ablation.quality import Examiner
 from benchmarks.ablation.subject import Subject
+from benchmarks.ablation.weight_floor import weight_floor
+from segquant_trt.models.loop import Denoise
 from segquant_trt.pipeline import STAGES, run_stage
-from segquant_trt.records import GraphFacts, QuantPlan, Target
-from segquant_trt.records.codec import read_record, write_record
+from segquant_trt.records import QuantPlan, Target
+from segquant_trt.records.codec import read_record, to_plain, write_record
+from segquant_trt.records.files import atomic_write_json
 from segquant_trt.records.options import CompileOptions
 from segquant_trt.records.rules import Rules
 
 _LAST = "build"
-_TWIN = "-outliers"
+BATCH = 2
+"""Samples of one call: an image with guidance."""
+
+_QUIET = 0.1
+"""Share of the processor's time that others may use beside a timing."""
+_WATCH_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,33 +64,63 @@ class Cell:
 
 
 class Matrix:
-    """All cells under one folder; what models have in common is made once."""
+    """All cells under one folder; what models have in common is made once.
 
-    def __init__(self, work: Path) -> None:
+    Processes may share the folder: `prepare` a model in one of them before its cells are asked
+    for, and no cell in two.
+
+    Args:
+        work: the folder.
+        threads: of every runtime; all cores when None.
+    """
+
+    def __init__(self, work: Path, threads: int | None = None) -> None:
         self._work = work
+        self._threads = threads
         self._examiners: dict[str, Examiner] = {}
 
     def path(self, wanted: Cell, suffix: str) -> Path:
         """Where something about a cell is kept."""
         return self._work / "cells" / f"{wanted.place}{suffix}"
 
+    def prepare(self, model: str, formats: Collection[Format]) -> None:
+        """Make what the cells of these formats share: calibrated runs, answers, folded weights."""
+        for bits in sorted({FORMATS[chosen].get("weight_bits", 8) for chosen in formats} | {8}):
+            compile_until("plan", self._copied(model, bits), model, self._common(bits))
+        if not (self._work / "prepared" / model).exists():
+            self._examiner(model).warm_up()
+            folded_model(self._subject(model), self._baselines(model) / "folded")
+            atomic_write_json(self._work / "prepared" / model, {})
+
     def quality(self, wanted: Cell) -> dict[str, Any]:
         """Figures of a cell, computed unless they are there."""
         return cell(self.path(wanted, ".json"), lambda: self._computed(wanted))
 
-    def latency(self, wanted: Cell, plain: Cell, *, budget_s: float) -> dict[str, Any]:
-        """Latency at full size of an own method's plan, beside the float model and `plain`."""
-        return cell(
-            self.path(wanted, ".latency.json"), lambda: self._timed(wanted, plain, budget_s)
-        )
+    def latency(self, model: str, target: Target, *, budget_s: float) -> dict[str, Any]:
+        """Latency at full size of the plans of `TIMED`, interleaved with the float model's."""
+        place = self._latency_path(model, target)
+        return cell(place, lambda: self._timed(model, target, budget_s))
+
+    def finished(self, wanted: Cell) -> dict[str, Any] | None:
+        """Figures of a cell that is there."""
+        return found(self.path(wanted, ".json"))
+
+    def finished_latency(self, model: str, target: Target) -> dict[str, Any] | None:
+        """Latencies that are there."""
+        return found(self._latency_path(model, target))
+
+    def _latency_path(self, model: str, target: Target) -> Path:
+        return self._work / "cells" / target / model / "latency.json"
 
     def _computed(self, wanted: Cell) -> dict[str, Any]:
         started = time.perf_counter()
         match wanted.method.how:
             case Own():
-                found = self._own(wanted, wanted.method.how)
+                figures = self._own(wanted, wanted.method.how)
             case Theirs():
-                found = self._theirs(wanted, wanted.method.how)
+                figures = self._theirs(wanted, wanted.method.how)
+            case Floor():
+                figures = self._floor(wanted)
             case _:
                 assert_never(wanted.method.how)
         return {
@@ -80,7 +128,7 @@ class Matrix:
             "method": wanted.method.name,
             "format": wanted.format,
             "target": wanted.target,
-            **found,
+            **figures,
             "seconds": round(time.perf_counter() - started, 1),
         }
 
@@ -88,23 +136,23 @@ class Matrix:
         """The stages from plan to build on a copy of the calibrated run, then the figures."""
         from segquant_trt.serve import load
 
-        options = {**FORMATS[wanted.format], **own.options}
-        base = self._calibrated(wanted.model, options)
+        options = {**FORMATS[wanted.format], **own.compile_options(wanted.model)}
         run = self._work / "runs" / wanted.place
         shutil.rmtree(run, ignore_errors=True)
-        shutil.copytree(base, run, copy_function=_linked)
+        copy_run(self._calibrated(wanted.model, options.get("weight_bits", 8)), run)
         if own.rules:
             options["rules"] = run.with_suffix(".rules.yaml")
             write_record(options["rules"], Rules(rules=own.rules))
-        compile_until(_LAST, run, wanted.model, {**options, "target": wanted.target})
+        options |= {"target": wanted.target, "threads": self._threads}
+        compile_until(_LAST, run, wanted.model, options)
         plan = read_record(run / "plan.yaml", QuantPlan)
         write_record(self.path(wanted, ".plan.yaml"), plan)
-        bundle = load(run / "bundle")
+        bundle = load(run / "bundle", threads=self._threads)
         manifest = bundle.manifest
-        figures = self._examiner(wanted.model).figures(bundle.run)
+        figures = self._figures(wanted, bundle.run)
         shutil.rmtree(run)
         return {
-            **asdict(figures),
+            **figures,
             "macs_integer_share": manifest.macs_integer_share,
             "size_bytes": manifest.size_bytes_quantized,
             "size_bytes_float": manifest.size_bytes_float,
@@ -113,44 +161,80 @@ class Matrix:
         }
 
     def _theirs(self, wanted: Cell, theirs: Theirs) -> dict[str, Any]:
-        subject = Subject.of(self._calibrated(wanted.model, {}))
-        artifact = quantised(theirs.baseline, subject, self._work / "baselines" / wanted.model)
-        opened = open_artifact(artifact, subject)
+        subject = self._subject(wanted.model)
+        artifact = quantised(theirs.baseline, subject, self._baselines(wanted.model))
+        opened = open_artifact(artifact, subject, threads=self._threads)
         return {
-            **asdict(self._examiner(wanted.model).figures(opened.denoise)),
+            **self._figures(wanted, opened.denoise),
             "macs_integer_share": opened.macs_integer_share,
             "size_bytes": artifact.size_bytes,
             "size_bytes_float": subject.spec.size_bytes_float,
             "runtime": artifact.runtime,
         }
 
-    def _timed(self, wanted: Cell, plain: Cell, budget_s: float) -> dict[str, Any]:
-        base = read_record(self._calibrated(wanted.model, {}) / "facts.yaml", GraphFacts)
-        plans = {
-            "plain": read_record(self.path(plain, ".plan.yaml"), QuantPlan),
-            "candidate": read_record(self.path(wanted, ".plan.yaml"), QuantPlan),
-        }
-        name = wanted.model.removesuffix(_TWIN)
-        model = large_model(name, self._work / "large" / name, batch=2)
-        found = latencies(
-            model, {key: (plan, base) for key, plan in plans.items()}, budget_s=budget_s
+    def _floor(self, wanted: Cell) -> dict[str, Any]:
+        denoise = weight_floor(self._subject(wanted.model), threads=self._threads)
+        return self._figures(wanted, denoise)
+
+    def _figures(self, wanted: Cell, denoise: Denoise) -> dict[str, Any]:
+        examiner = self._examiner(wanted.model)
+        return asdict(examiner.figures(denoise, judged=wanted.method.judged))
+
+    def _timed(self, model: str, target: Target, budget_s: float) -> dict[str, Any]:
+        facts = self._subject(model).facts
+        plans = {}
+        for method in methods_named(list(TIMED)):
+            one = Cell(model=model, method=method, format="W8A8", target=target)
+            self.quality(one)
+            plans[method.name] = read_record(self.path(one, ".plan.yaml"), QuantPlan)
+        large = large_model(model, self._work / "large" / model, batch=BATCH)
+        busy = [_busy_share()]
+        measured = latencies(
+            large,
+            {name: (plans[name], facts) for name in TIMED},
+            budget_s=budget_s,
+            threads=self._threads,
         )
-        return {key: asdict(figure) for key, figure in found.items()}
+        busy.append(_busy_share())
+        return {
+            "model": model,
+            "target": target,
+            "latency_batch": BATCH,
+            "shapes": {name: list(array.shape) for name, array in large.inputs.items()},
+            "load_average": [round(load, 2) for load in os.getloadavg()],
+            "busy_before_and_after": busy,
+            "quiet": max(busy) < _QUIET,
+            "variants": {name: asdict(figure) for name, figure in measured.items()},
+            "predictions": {name: to_plain(plans[name].prediction) for name in TIMED},
+        }
 
     def _examiner(self, model: str) -> Examiner:
+        """Only one is kept: cells come model by model, and float answers fill memory."""
         if model not in self._examiners:
-            subject = Subject.of(self._calibrated(model, {}))
-            self._examiners[model] = Examiner(subject, self._work / "float-answers")
+            subject = self._subject(model)
+            answers = self._work / "float-answers"
+            self._examiners = {model: Examiner(subject, answers, threads=self._threads)}
         return self._examiners[model]
 
-    def _calibrated(self, model: str, options: Mapping[str, Any]) -> Path:
+    def _subject(self, model: str) -> Subject:
+        return Subject.of(self._calibrated(model, 8))
+
+    def _calibrated(self, model: str, bits: int) -> Path:
         """A run that is calibrated, analysed, scored for these weights, and has a plain plan."""
-        bits = options.get("weight_bits", 8)
-        run = self._work / "calibrated" / f"{model}-w{bits}"
-        if not run.exists() and bits != 8:
-            shutil.copytree(self._calibrated(model, {}), run, copy_function=_linked)
-        compile_until("plan", run, model, {"weight_bits": bits, "preset": "plain"})
+        return self._work / "calibrated" / f"{model}-w{bits}"
+
+    def _baselines(self, model: str) -> Path:
+        return self._work / "baselines" / model
+
+    def _copied(self, model: str, bits: int) -> Path:
+        """The same before it is made; other widths begin with what eight bits have in common."""
+        run = self._calibrated(model, bits)
+        if bits != 8 and not run.exists():
+            copy_run(self._calibrated(model, 8), run)
         return run
+
+    def _common(self, bits: int) -> dict[str, Any]:
+        return {"weight_bits": bits, "preset": "plain", "threads": self._threads}
 
 
 def compile_until(last: str, run: Path, model: str, options: Mapping[str, Any]) -> None:
@@ -161,6 +245,18 @@ def compile_until(last: str, run: Path, model: str, options: Mapping[str, Any]) 
         if stage.name == last:
             return
     raise AssertionError(f"there is no stage {last}")
+
+
+def _busy_share() -> float:
+    """Share of the processor's time that is used while this process sleeps."""
+    import psutil
+
+    return round(psutil.cpu_percent(interval=_WATCH_S) / 100, 3)
+
+
+def copy_run(run: Path, copy: Path) -> None:
+    """Copy a run folder, but not its lock, which would be held for both."""
+    shutil.copytree(run, copy, copy_function=_linked, ignore=shutil.ignore_patterns(".lock"))
 
 
 def _linked(source: str, target: str) -> None:

@@ -7,21 +7,25 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from benchmarks.ablation.baselines import BASELINES
+from benchmarks.ablation.full_size import cost_scale
+from segquant_trt.records.options import OBJECTIVES
 from segquant_trt.records.rules import Rule, Trait
 
-Format = Literal["W8A8", "W4A8", "W4A16"]
+Format = Literal["W8A8", "W4A8", "W4A16", "W8A16"]
 
 FORMATS: dict[Format, Mapping[str, Any]] = {
     "W8A8": {},
     "W4A8": {"weight_bits": 4},
     "W4A16": {"weight_bits": 4, "weight_only": True},
+    "W8A16": {},
 }
-"""Fields of CompileOptions that make a format."""
+"""Fields of CompileOptions that make a format. Of W8A16 there is only the floor."""
 
 _FEATURES: tuple[Trait, ...] = (
     "dual_scale", "dual_full", "per_token", "per_step", "split", "smoothed", "gptq",
 )  # fmt: skip
-_ANY_LATENCY = "10x"
+_PREDICTED = {"preset": "auto", "trials": False}
+_ANY_LATENCY = {**_PREDICTED, "max_latency": "10x"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +34,10 @@ class Own:
 
     options: Mapping[str, Any] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
+
+    def compile_options(self, model: str) -> dict[str, Any]:
+        """Keywords of CompileOptions; sites are priced at the size where latency is judged."""
+        return {"cost_scale": cost_scale(model), **self.options}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,73 +48,126 @@ class Theirs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """INT8 weights (one scale per output channel, to nearest) under float activations."""
+
+
+How: TypeAlias = Own | Theirs | Floor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """A row of the table."""
+    """A row of the table. Images are `judged` (200 of them) where that is worth the time."""
 
     name: str
-    how: Own | Theirs
+    how: How
     formats: tuple[Format, ...]
+    judged: bool = True
 
-
-How: TypeAlias = Own | Theirs
 
 _INTEGER: tuple[Format, ...] = ("W8A8", "W4A8")
 _ALL: tuple[Format, ...] = ("W8A8", "W4A8", "W4A16")
 
 
-def _only(feature: Trait) -> Method:
-    """Plain static codes, and this feature wherever it helps, whatever it costs."""
-    others = tuple(other for other in _FEATURES if other != feature)
-    return Method(
-        name=f"only-{feature}",
-        how=Own(
-            options={"preset": "auto", "max_latency": _ANY_LATENCY},
-            rules=(Rule(sites="*", forbid=others),),
-        ),
-        formats=_INTEGER if feature != "gptq" else _ALL,
-    )
+def _preset(name: str, *, formats: tuple[Format, ...] = _INTEGER) -> Method:
+    return Method(name=name, how=Own(options={"preset": name}), formats=formats)
 
 
-def _without(feature: Trait) -> Method:
-    """The automatic plan, had this feature not been written."""
-    rules = (Rule(sites="*", forbid=(feature,)),)
+def _everywhere(preset: str) -> Method:
+    """The preset without NVIDIA's exclusions."""
     return Method(
-        name=f"auto-without-{feature}",
-        how=Own(options={"preset": "auto"}, rules=rules),
+        name=f"{preset}-everything",
+        how=Own(options={"preset": preset, "quantize_all": True}),
         formats=_INTEGER,
     )
+
+
+def _only(*features: Trait) -> Method:
+    """Plain codes, and these features wherever they help, whatever they cost.
+
+    With none: what is left of the planner, which may still leave 1.5 % of the work in float, shift
+    codes, search weight scales, and give convolutions' outputs a scale per channel.
+    """
+    others = tuple(other for other in _FEATURES if other not in features)
+    formats = _ALL if "gptq" in features else _INTEGER
+    return Method(
+        name=f"only-{'-'.join(features) or 'planner'}",
+        how=Own(
+            options=_ANY_LATENCY,
+            rules=(Rule(sites="*", forbid=others),),
+        ),
+        formats=formats,
+        judged=False,
+    )
+
+
+def _without(*features: Trait) -> Method:
+    """The plan predicted best for 1.25 times the latency, had these features not been written."""
+    return Method(
+        name=f"auto-without-{'-'.join(features) or 'trials'}",
+        how=Own(
+            options={**_PREDICTED, "objective": "quality"},
+            rules=(Rule(sites="*", forbid=features),) if features else (),
+        ),
+        formats=("W8A8",),
+        judged=False,
+    )
+
+
+_IN_TABLES = (
+    "ort-minmax-default", "ort-minmax-excluded", "ort-minmax-linears", "ort-percentile-linears",
+    "modelopt-max-default", "modelopt-max-excluded", "modelopt-max-linears",
+    "modelopt-entropy-linears",
+    "nncf-mixed-default", "nncf-mixed-excluded", "nncf-mixed-linears", "nncf-performance-linears",
+)  # fmt: skip
 
 
 METHODS: tuple[Method, ...] = (
-    Method(name="plain", how=Own(options={"preset": "plain"}), formats=_ALL),
-    Method(
-        name="plain-everything",
-        how=Own(options={"preset": "plain", "quantize_all": True}),
-        formats=_INTEGER,
+    *(
+        Method(name=name, how=Theirs(baseline=name), formats=("W8A8",))
+        for name in (*_IN_TABLES, *(name for name in BASELINES if name not in _IN_TABLES))
     ),
-    Method(name="seglinear", how=Own(options={"preset": "seglinear"}), formats=_INTEGER),
-    Method(name="segquant", how=Own(options={"preset": "segquant"}), formats=_INTEGER),
-    Method(name="q-diffusion", how=Own(options={"preset": "q-diffusion"}), formats=_INTEGER),
-    Method(name="tfmq", how=Own(options={"preset": "tfmq"}), formats=_INTEGER),
+    _preset("plain", formats=_ALL),
+    _everywhere("plain"),
+    _preset("seglinear"),
+    _preset("segquant"),
+    _everywhere("segquant"),
+    _preset("q-diffusion"),
+    _preset("tfmq"),
     *(
         Method(
             name=f"auto-{objective}",
             how=Own(options={"preset": "auto", "objective": objective}),
             formats=_ALL,
         )
-        for objective in ("speed", "balanced", "quality")
+        for objective in OBJECTIVES
     ),
     Method(
         name="auto-unbounded",
-        how=Own(options={"preset": "auto", "max_latency": _ANY_LATENCY}),
-        formats=_ALL,
+        how=Own(options=_ANY_LATENCY),
+        formats=_INTEGER,
+        judged=False,
     ),
+    _only(),
     *(_only(feature) for feature in _FEATURES),
+    _without(),
     *(_without(feature) for feature in _FEATURES),
-    *(Method(name=name, how=Theirs(baseline=name), formats=("W8A8",)) for name in BASELINES),
+    Method(name="weights-floor", how=Floor(), formats=("W8A16",), judged=False),
 )
+
+MATRIX: tuple[str, ...] = tuple(
+    method.name
+    for method in METHODS
+    if not isinstance(method.how, Theirs) or method.how.baseline in _IN_TABLES
+)
+"""What is run unless methods are named: the histogram calibrations of ONNX Runtime keep every
+activation of a call and take minutes."""
+
+TIMED: tuple[str, ...] = ("plain", "segquant", *(f"auto-{objective}" for objective in OBJECTIVES))
+"""Whose W8A8 plans are timed at full size, the first being what others are compared to."""
 
 
 def methods_named(names: list[str] | None) -> tuple[Method, ...]:
-    """The methods of these names, or all."""
-    return tuple(method for method in METHODS if names is None or method.name in names)
+    """The methods of these names, or those of `MATRIX`."""
+    chosen = MATRIX if names is None else names
+    return tuple(method for method in METHODS if method.name in chosen)

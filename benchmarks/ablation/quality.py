@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.ablation.subject import Subject
 from segquant_trt.backends.denoise import float_denoise
@@ -48,7 +49,10 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """Figures of one denoiser; decibels against the float model. `_stderr` is over the seeds."""
+    """Figures of one denoiser; decibels against the float model. `_stderr` is over the seeds.
+
+    Those of images that were not judged are None.
+    """
 
     sqnr_db_mean: float
     sqnr_db_worst: float
@@ -57,10 +61,10 @@ class Figures:
     latent_sqnr_db_float16: float
     psnr_db: float
     ssim: float
-    classifier_accuracy: float
-    classifier_accuracy_float: float
-    frechet_distance: float
-    frechet_distance_float: float
+    classifier_accuracy: float | None
+    classifier_accuracy_float: float | None
+    frechet_distance: float | None
+    frechet_distance_float: float | None
 
 
 class Examiner:
@@ -69,6 +73,7 @@ class Examiner:
     Args:
         subject: the model.
         memory: where the float model's answers are kept between processes; None: nowhere.
+        threads: of the float model's runtime; all cores when None.
     """
 
     def __init__(
@@ -76,6 +81,8 @@ class Examiner:
         subject: Subject,
         memory: Path | None = None,
         conditions: Conditions | None = None,
+        *,
+        threads: int | None = None,
     ) -> None:
         self._subject = subject
         self._conditions = conditions or Conditions()
@@ -90,16 +97,20 @@ class Examiner:
             from segquant_trt.graph.bigfile import load_graph
 
             rounded = with_float16_activations(load_graph(graph), subject.facts)
-            return float_denoise(rounded, subject.weights)
+            return float_denoise(rounded, subject.weights, threads=threads)
 
-        self._reference = self._answers.of("float", lambda: float_denoise(graph, subject.weights))
+        self._reference = self._answers.of(
+            "float", lambda: float_denoise(graph, subject.weights, threads=threads)
+        )
         self._float16 = self._answers.of("float16", half)
 
-    def figures(
-        self, denoise: Denoise, on_progress: Callable[[str, int, int], None] | None = None
-    ) -> Figures:
-        """Examine one denoiser."""
-        quality, decibels = self.quality(denoise, on_progress)
+    def warm_up(self) -> None:
+        """Ask the float model all that any examination will ask it."""
+        self.quality(lambda inputs: self._reference(inputs))
+
+    def figures(self, denoise: Denoise, *, judged: bool = True) -> Figures:
+        """Examine one denoiser; its images are classified if `judged`."""
+        quality, decibels = self.quality(denoise, judged=judged)
         names = Figures.__dataclass_fields__.keys() - {"latent_sqnr_db_stderr"}
         return Figures(
             latent_sqnr_db_stderr=float(np.std(decibels, ddof=1) / np.sqrt(len(decibels))),
@@ -107,8 +118,8 @@ class Examiner:
         )
 
     def quality(
-        self, denoise: Denoise, on_progress: Callable[[str, int, int], None] | None = None
-    ) -> tuple[Quality, np.ndarray]:
+        self, denoise: Denoise, *, judged: bool = True
+    ) -> tuple[Quality, npt.NDArray[np.float64]]:
         """What verify would write into quality.json, and the latent SQNR in dB of every seed."""
         at = self._conditions
         loop = _Witness(self._loop)
@@ -125,8 +136,8 @@ class Examiner:
                 timestep=self._subject.spec.timestep,
                 manifest_sha256="",
             ),
-            judge=self._judge,
-            on_progress=on_progress or (lambda label, done, total: None),
+            judge=self._judge if judged else None,
+            on_progress=lambda label, done, total: None,
         )
         self._answers.keep()
         reference = np.concatenate(loop.float_latents)
