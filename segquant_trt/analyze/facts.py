@@ -24,6 +24,8 @@ from segquant_trt.records import GraphFacts
 from segquant_trt.records import Rejection as NearMiss
 from segquant_trt.records.files import sha256_file
 
+_PRODUCTS = ("MatMul", "Gemm", "Conv")
+
 
 def analyze(
     model_onnx: Path,
@@ -39,10 +41,11 @@ def analyze(
         prompts: names of the inputs that a prompt fixes; guessed, and noted, when None.
 
     Raises:
-        SegQuantError: unreadable file, no site, nodes out of order, or a name that is no input.
+        SegQuantError: unreadable file, no site, nodes out of order or without what they read, or a
+            name that is no input.
     """
     model = _inlined(load_graph(model_onnx))
-    _check_order(model.graph, model_onnx)
+    _check_wires(model.graph, model_onnx)
     view = GraphView.of(model, model_onnx.parent)
     time, time_note = timestep_input(view, timestep, model_onnx)
     fixed, prompt_note = prompt_inputs(view, prompts, time, model_onnx)
@@ -79,7 +82,7 @@ def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
 
     try:
         return inline_local_functions(model)
-    except (RuntimeError, ValueError):
+    except (RuntimeError, ValueError, onnx.checker.ValidationError):
         return model  # their calls stay opaque nodes
 
 
@@ -107,20 +110,35 @@ def _remarks(model: onnx.ModelProto, wiring: Wiring) -> Iterator[str]:
 
 def _inner_products(node: onnx.NodeProto) -> int:
     inner = list(with_inner_nodes(node))[1:]
-    return sum(other.op_type in ("MatMul", "Gemm", "Conv") for other in inner)
+    return sum(other.op_type in _PRODUCTS for other in inner)
 
 
-def _check_order(graph: onnx.GraphProto, path: Path) -> None:
-    produced = {name for node in graph.node for name in node.output}
-    seen: set[str] = set()
+def _check_wires(graph: onnx.GraphProto, path: Path) -> None:
+    """Every tensor is computed once, and before it is read; every product has its operands."""
+    outputs = Counter(name for node in graph.node for name in node.output if name)
+    given = {value.name for value in (*graph.input, *graph.initializer)}
+    seen = given | {sparse.values.name for sparse in graph.sparse_initializer}
+    known = seen | outputs.keys()
     for node in graph.node:
-        early = [name for name in read_tensors(node) if name in produced and name not in seen]
+        early = [name for name in read_tensors(node) if name in outputs and name not in seen]
+        missing = [name for name in node.input if name and name not in known]
+        twice = [name for name in node.output if outputs[name] > 1 or (name and name in given)]
         if early and not set(early) <= _inner_names(node):
-            raise SegQuantError(
-                f"{path}: node '{node_name(node)}' reads '{early[0]}' before it is computed",
-                hint="sort the graph topologically, or export the model again",
-            )
+            raise _unusable(node, path, f"reads '{early[0]}' before it is computed")
+        if missing:
+            raise _unusable(node, path, f"reads '{missing[0]}', which nothing provides")
+        if node.op_type in _PRODUCTS and not all((*node.input, "", "")[:2]):
+            raise _unusable(node, path, f"is a {node.op_type} that lacks an operand")
+        if twice:
+            raise _unusable(node, path, f"computes '{twice[0]}', and it is not alone in that")
         seen.update(node.output)
+
+
+def _unusable(node: onnx.NodeProto, path: Path, what: str) -> SegQuantError:
+    return SegQuantError(
+        f"{path}: node '{node_name(node)}' {what}",
+        hint="sort the graph topologically and check it (onnx.checker), or export the model again",
+    )
 
 
 def _inner_names(node: onnx.NodeProto) -> set[str]:

@@ -19,6 +19,7 @@ from segquant_trt.graph.wiring import Wiring
 from segquant_trt.records import LinearSite, SiteRole
 
 _VECTOR_RANK = 2
+_UNKNOWN_RANK = _VECTOR_RANK + 1  # leaving a whole network in float needs better grounds
 
 
 def site_roles(
@@ -28,7 +29,9 @@ def site_roles(
     ranks: Mapping[str, int],
 ) -> dict[str, SiteRole]:
     """Role of every site by name."""
-    vectors = {name for name in wiring.graph_inputs if ranks.get(name, 0) <= _VECTOR_RANK}
+    vectors = {
+        name for name in wiring.graph_inputs if ranks.get(name, _UNKNOWN_RANK) <= _VECTOR_RANK
+    }
     modulation = {site.name for site in sites if dependence[site.activation] <= vectors}
     body = [site for site in sites if site.name not in modulation]
     behind_a_site = reached_from(wiring, frozenset(site.output for site in body))
@@ -52,7 +55,10 @@ def site_roles(
 
 def latent_input(wiring: Wiring, ranks: Mapping[str, int]) -> str | None:
     """The first graph input that is no vector: every denoiser's latent comes first."""
-    return next((name for name in wiring.graph_inputs if ranks.get(name, 0) > _VECTOR_RANK), None)
+    return next(
+        (name for name in wiring.graph_inputs if ranks.get(name, _UNKNOWN_RANK) > _VECTOR_RANK),
+        None,
+    )
 
 
 def _is_final(wiring: Wiring, site: LinearSite, body: Sequence[LinearSite]) -> bool:

@@ -229,6 +229,59 @@ def test_nodes_out_of_order_are_refused(tmp_path: Path) -> None:
         d.facts(tmp_path)
 
 
+def _wired(*nodes: onnx.NodeProto) -> bytes:
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2, 8])
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2, 8])
+    weight = onnx.numpy_helper.from_array(np.ones((8, 8), np.float32), "w")
+    recursive = helper.make_function(
+        "local", "Again", ["a"], ["b"],
+        [helper.make_node("Again", ["a"], ["b"], domain="local")],
+        [helper.make_opsetid("local", 1)],
+    )  # fmt: skip
+    model = helper.make_model(
+        helper.make_graph(nodes, "wired", [x], [y], [weight]),
+        opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("local", 1)],
+        functions=[recursive],
+    )
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "complaint"),
+    [
+        (["nobody", "w"], "reads 'nobody', which nothing provides"),
+        (["", "w"], "is a MatMul that lacks an operand"),
+        (["w"], "is a MatMul that lacks an operand"),
+    ],
+)
+def test_products_need_what_they_read(inputs: list[str], complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "wired.onnx"
+    path.write_bytes(_wired(helper.make_node("MatMul", inputs, ["y"], name="site")))
+    with pytest.raises(SegQuantError, match=f"'site' {complaint}"):
+        analyze(path)
+
+
+def test_tensors_are_computed_once(tmp_path: Path) -> None:
+    path = tmp_path / "wired.onnx"
+    twice = [helper.make_node("MatMul", ["x", "w"], ["y"], name=name) for name in "ab"]
+    path.write_bytes(_wired(*twice))
+    with pytest.raises(SegQuantError, match="'a' computes 'y', and it is not alone"):
+        analyze(path)
+
+
+def test_functions_that_call_themselves_are_opaque(tmp_path: Path) -> None:
+    path = tmp_path / "wired.onnx"
+    path.write_bytes(
+        _wired(
+            helper.make_node("Again", ["x"], ["h"], domain="local"),
+            helper.make_node("MatMul", ["h", "w"], ["y"], name="site"),
+        )
+    )
+    facts = analyze(path)
+    assert [site.name for site in facts.sites] == ["site"]
+    assert any("local::Again" in note for note in facts.notes)
+
+
 def test_local_functions_are_looked_into(tmp_path: Path) -> None:
     d = Drawing()
     x = d.op("Gated", d.input("x", B, 8), domain="local")

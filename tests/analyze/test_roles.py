@@ -5,7 +5,9 @@ from __future__ import annotations
 import fnmatch
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from segquant_trt.analyze import analyze
 from segquant_trt.errors import SegQuantError
@@ -102,3 +104,18 @@ def test_files_that_are_no_graph_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"not a protobuf at all, certainly no graph")
     with pytest.raises(SegQuantError, match=r"model\.onnx"):
         analyze(path)
+
+
+def test_inputs_of_unknown_rank_are_no_vectors(tmp_path: Path) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy")
+    weights = [numpy_helper.from_array(np.ones((8, 8), np.float32), name) for name in "abc"]
+    names = ["x", "one", "two", "y"]
+    nodes = [
+        helper.make_node("MatMul", [names[i], "abc"[i]], [names[i + 1]], name=f"site{i}")
+        for i in range(3)
+    ]
+    path = tmp_path / "bare.onnx"
+    graph = helper.make_graph(nodes, "bare", [x], [y], weights)
+    path.write_bytes(helper.make_model(graph).SerializeToString())
+    roles = {site.name: site.role for site in analyze(path).sites}
+    assert roles == {"site0": "embedder", "site1": "body", "site2": "final"}
