@@ -173,6 +173,12 @@ planning = _together(
         help="Price sites as if they had that many times the rows and the width.",
     ),
 )
+trials = click.option(
+    "--trials/--no-trials",
+    default=_DEFAULTS["trials"],
+    help="Run the plans that compete for `auto` on calibration seeds, and choose among them by "
+    "what they do. Default: for checkpoints of up to 2 GiB.",
+)
 freezing = _together(
     click.option(
         "--freeze-schedule",
@@ -186,12 +192,6 @@ freezing = _together(
         show_default=True,
         help="Keep a second graph in the bundle for timesteps that are not frozen.",
     ),
-)
-weight_bits = click.option(
-    "--weight-bits",
-    metavar="N",
-    type=int,
-    default=_DEFAULTS["weight_bits"],
     click.option(
         "--hoist-prompt/--no-hoist-prompt",
         default=_DEFAULTS["hoist_prompt"],
@@ -199,6 +199,12 @@ weight_bits = click.option(
         help="Compute what a prompt fixes once per prompt, in a graph of its own; with "
         "--freeze-schedule also what depends on the prompt and the timestep.",
     ),
+)
+weight_bits = click.option(
+    "--weight-bits",
+    metavar="N",
+    type=int,
+    default=_DEFAULTS["weight_bits"],
     show_default=True,
     help="Width of the weights' codes: 8 or 4.",
 )

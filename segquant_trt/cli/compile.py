@@ -25,6 +25,7 @@ from segquant_trt.cli.progress import StderrProgress
 @arguments.selection
 @arguments.weight_bits
 @arguments.planning
+@arguments.trials
 @arguments.freezing
 @arguments.full
 @arguments.force

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from segquant_trt.models import identity
+from segquant_trt.pipeline.planning import note_expectations
 from segquant_trt.pipeline.sampling import (
     STEPS,
     batch_size_of,
@@ -15,7 +16,7 @@ from segquant_trt.pipeline.sampling import (
 )
 from segquant_trt.records import Benchmark, Manifest, Quality
 from segquant_trt.records.codec import to_plain, write_record
-from segquant_trt.records.files import atomic_write_json, sha256_file
+from segquant_trt.records.files import atomic_write_json
 from segquant_trt.records.stage import Work
 
 if TYPE_CHECKING:
@@ -95,35 +96,6 @@ def score_stage(work: Work) -> None:
     )
 
 
-def plan_stage(work: Work) -> None:
-    """Write `plan.yaml`."""
-    from segquant_trt.plan import Digests, make_plan, plan_request
-    from segquant_trt.records.costs import cost_table
-    from segquant_trt.records.scores import read_scores
-
-    scores = read_scores(work.run / "scores.safetensors")
-    options = work.options
-    plan = make_plan(
-        work.facts(),
-        scores,
-        cost_table(options.target, options.costs),
-        plan_request(options),
-        Digests(
-            facts=sha256_file(work.run / "facts.yaml"),
-            calibration=scores.calibration_sha256,
-        hoisting=work.options.hoist_prompt,
-            scores=sha256_file(work.run / "scores.safetensors"),
-        ),
-    )
-    write_record(work.run / "plan.yaml", plan)
-    prediction = plan.prediction
-    if prediction is not None:
-        work.progress.note(
-            f"expected: {prediction.sqnr_db_mean:.1f} dB per step, sites "
-            f"{prediction.latency_ms} ms ({prediction.latency_ms_plain} ms if plain)"
-        )
-
-
 def rewrite_stage(work: Work) -> None:
     """Write `quantized.onnx` and its data."""
     from segquant_trt.backends.emission import StoredArrays
@@ -139,6 +111,7 @@ def rewrite_stage(work: Work) -> None:
         arrays=StoredArrays(work.run / "scores.safetensors", plan),
         timestep=work.spec().timestep,
         freezing=_freezing(work),
+        hoisting=work.options.hoist_prompt,
         on_progress=work.update("rewrite"),
     )
     macs = sum(site.macs_per_sample for site in plan.sites) or 1
@@ -209,6 +182,7 @@ def verify_stage(work: Work) -> None:
             f"{bundle.fallback_calls} calls were off the frozen schedule and ran on the fallback: "
             "the figures are partly its own (--steps and --scheduler set what is verified)"
         )
+    note_expectations(work, quality)
     atomic_write_json(work.run / "quality.json", to_plain(quality))
 
 

@@ -59,7 +59,7 @@ def explain_site(
     else:
         run_stage("plan", options, progress=progress, given=given)
     plan, scores = work.plan(), read_scores(run / "scores.safetensors")
-    preset: PresetName = next((known for known in PRESETS if known == plan.preset), PRESETS[0])
+    preset: PresetName = next((known for known in PRESETS if known == plan.planner), PRESETS[0])
     request = replace(plan_request(options), target=plan.target, preset=preset)
     table = cost_table(plan.target, options.costs)
     current = run.digests(_NEEDED)["scores.safetensors"] == plan.scores_sha256

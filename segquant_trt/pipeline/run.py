@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from segquant_trt.pipeline.planning import refuse_idle_limits
 from segquant_trt.pipeline.stages import PRODUCERS, STAGES
 from segquant_trt.records.options import CompileOptions
 from segquant_trt.records.progress import Progress, Silent
@@ -20,6 +21,7 @@ def compile_model(options: CompileOptions, *, progress: Progress | None = None) 
     Raises:
         SegQuantError: whatever keeps a stage from finishing.
     """
+    refuse_idle_limits(options)
     return _run(STAGES, options, progress or Silent(), told=REMEMBERED)
 
 
@@ -41,6 +43,8 @@ def run_stage(
     progress = progress or Silent()
     if given is not None:
         options = recall(options, row.reads, given=given, progress=progress)
+    if "preset" in row.reads:
+        refuse_idle_limits(options, given)
     return _run((row,), options, progress, told=row.reads)
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from segquant_trt.models import identity
-from segquant_trt.pipeline import bodies
+from segquant_trt.pipeline import bodies, planning
 from segquant_trt.records.stage import Stage
 
 _SAMPLING = ("steps", "guidance_scale", "height", "width", "scheduler", "seed")
+_PLANNING = (
+    *("target", "preset", "objective", "max_latency", "target_sqnr", "cost_scale"),
+    *("weight_bits", "weight_only", "weight_scales", "quantize_all", "keep_float"),
+    *("freeze_schedule", "hoist_prompt"),
+)
 _EXPORTED = ("model.onnx", "model.yaml")
 _LOCATION = "model.location.yaml"
 _FLOAT = (*_EXPORTED, _LOCATION, "excerpt.safetensors")
@@ -51,16 +56,22 @@ STAGES: tuple[Stage, ...] = (
         further=("threads",),
     ),
     Stage(
+        name="trial",
+        inputs=(*_FLOAT, "facts.yaml", "scores.safetensors"),
+        outputs=("trials.yaml",),
+        options=(*_PLANNING, *_SAMPLING, "num_samples", "device", "dtype", "trials"),
+        body=planning.trial_stage,
+        identity=planning.of_trials,
+        further=("rules", "costs", "prompts", "inputs", "threads"),
+    ),
+    Stage(
         name="plan",
         inputs=("facts.yaml", "scores.safetensors"),
         outputs=("plan.yaml",),
-        options=(
-            *("target", "preset", "objective", "max_latency", "target_sqnr", "cost_scale"),
-            *("weight_bits", "weight_only", "weight_scales", "quantize_all", "keep_float"),
-        ),
-        body=bodies.plan_stage,
-        identity=identity.of_planning,
-        further=("rules", "costs"),
+        options=_PLANNING,
+        body=planning.plan_stage,
+        identity=planning.of_plan,
+        further=("rules", "costs", "trials"),
         editable=True,
     ),
     Stage(

@@ -1,15 +1,30 @@
 """The plan stage: how each site is treated, and why."""
 
+from segquant_trt.plan.candidates import (
+    REFERENCE,
+    Candidate,
+    decisions_sha256,
+    make_candidates,
+    make_reference,
+)
+from segquant_trt.plan.choose import choose, latent_gain_db
 from segquant_trt.plan.decide import Digests, make_plan
 from segquant_trt.plan.request import PlanRequest, plan_request
 from segquant_trt.plan.weigh import Weighed, Weighing, weigh
 
 __all__ = [
+    "REFERENCE",
+    "Candidate",
     "Digests",
     "PlanRequest",
     "Weighed",
     "Weighing",
+    "choose",
+    "decisions_sha256",
+    "latent_gain_db",
+    "make_candidates",
     "make_plan",
+    "make_reference",
     "plan_request",
     "weigh",
 ]

@@ -26,7 +26,10 @@ class SiteError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """Figures of `verify`. None where the input gives them no meaning (`not_applicable`)."""
+    """Figures of `verify`. None where the input gives them no meaning (`not_applicable`).
+
+    `latent_sqnr_db_stderr`: standard error over the seeds.
+    """
 
     SCHEMA_VERSION: ClassVar[int] = 1
 
@@ -36,6 +39,7 @@ class Quality:
     sqnr_db_worst: float
     steps: tuple[StepFigure, ...]
     latent_sqnr_db: float | None
+    latent_sqnr_db_stderr: float | None = None
     latent_sqnr_db_float16: float | None
     psnr_db: float | None
     ssim: float | None

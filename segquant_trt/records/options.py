@@ -48,6 +48,7 @@ class CompileOptions:
 
     None means: the model's own default (its scheduler, its typical size), or, for `model`, the
     one that the run folder already holds. `height` and `width` are pixels, as in diffusers.
+    `trials`: whether plans are run before one is chosen; None: where the model is not too large.
 
     Raises:
         SegQuantError: a value is outside what its option allows.
@@ -86,11 +87,12 @@ class CompileOptions:
     rules: Path | None = None
     costs: Path | None = None
     cost_scale: str | None = None
+    trials: bool | None = None
     freeze_schedule: str | None = None
     fallback: bool = True
+    hoist_prompt: bool = False
     full: bool = False
     verify_digests: bool = False
-    hoist_prompt: bool = False
     force: bool = False
 
     def __post_init__(self) -> None:

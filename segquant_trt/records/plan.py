@@ -46,12 +46,40 @@ class Prediction:
     """What the planner expects: teacher-forced SQNR in dB, and the sites' latency.
 
     `latency_ms` and `latency_ms_plain` are sums of the cost table's entries for this plan and for
-    plain static INT8 of the same sites.
+    plain static INT8 of the same sites. `latent_sqnr_db`, of the final latent, needs the gain that
+    was measured on one plan of the model (`trials.yaml`); None without.
     """
 
     sqnr_db_mean: float | None
     latency_ms: float | None
     latency_ms_plain: float | None
+    latent_sqnr_db: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """A plan that competed for being chosen, and how it did on calibration seeds.
+
+    `expected_db` and `measured_db` are SQNR per step, teacher-forced; `latent_db` is measured on
+    the final latents. `margin_db` is the mean over seeds (or recorded samples) of its decibels
+    less those of the chosen plan, `margin_stderr_db` that mean's standard error. What was not
+    measured is None, and `verdict` says why.
+    """
+
+    name: str
+    expected_db: float | None
+    latency_ms: float | None
+    measured_db: float | None = None
+    latent_db: float | None = None
+    margin_db: float | None = None
+    margin_stderr_db: float | None = None
+    chosen: bool = False
+    verdict: str
+
+    @property
+    def ran(self) -> bool:
+        """Whether it was run."""
+        return self.chosen or self.margin_db is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +87,7 @@ class QuantPlan:
     """The whole plan. The digests tie it to the records that it was made from.
 
     `scores_sha256` is that of `scores.safetensors`, which holds the arrays that the sites name.
+    `chosen_from` are the plans that were compared by running them; empty where none was run.
     """
 
     SCHEMA_VERSION: ClassVar[int] = 2
@@ -71,4 +100,11 @@ class QuantPlan:
     calibration_sha256: str
     scores_sha256: str | None = None
     prediction: Prediction | None = None
+    chosen_from: tuple[Contender, ...] = ()
     sites: tuple[SitePlan, ...]
+
+    @property
+    def planner(self) -> str:
+        """The preset that made the decisions: `auto` may have chosen the plan of another one."""
+        winners = [contender.name for contender in self.chosen_from if contender.chosen]
+        return winners[0].split()[0] if winners else self.preset

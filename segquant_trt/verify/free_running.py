@@ -80,6 +80,12 @@ def latent_sqnr_db(reference: Sampled, other: Sampled) -> float:
     return float(np.mean(sqnr_db(reference.latents, other.latents)))
 
 
+def latent_sqnr_db_stderr(reference: Sampled, other: Sampled) -> float | None:
+    """Standard error of that mean; None for a single seed."""
+    decibels = sqnr_db(reference.latents, other.latents)
+    return float(np.std(decibels, ddof=1) / len(decibels) ** 0.5) if len(decibels) > 1 else None
+
+
 def image_figures(reference: Sampled, other: Sampled) -> dict[str, float]:
     """`psnr_db` and `ssim` of the images; nothing when the loop decodes none."""
     if reference.images is None or other.images is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from segquant_trt.verify.free_running import (
     image_figures,
     judged,
     latent_sqnr_db,
+    latent_sqnr_db_stderr,
     sample,
 )
 from segquant_trt.verify.teacher_forced import TeacherForced
@@ -102,6 +103,8 @@ def verify_loop(
     quality = _quality(
         request, forced.figures(), samples=count, figures=figures, sampling=request.sampling
     )
+    stderr_db = latent_sqnr_db_stderr(reference, quantized.first(count))
+    quality = replace(quality, latent_sqnr_db_stderr=stderr_db)
     return quality, _pictures(reference, quantized, judge)
 
 

@@ -1,0 +1,45 @@
+"""`trials.yaml`: plans that were run on calibration seeds, before one of them was chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+Compared = Literal["final latents", "recorded samples"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One plan at work, decibels against the float model and rounded to hundredths.
+
+    `decisions_sha256` names the plan by what it does (`plan.decisions_sha256`). `sqnr_db_mean` is
+    teacher-forced, as `verify` defines it; None where nobody asked. `decibels` are what plans are
+    compared by, one figure per seed or sample, in the same order for all plans.
+    """
+
+    name: str
+    decisions_sha256: str
+    sqnr_db_mean: float | None
+    decibels: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trials:
+    """All plans that were run.
+
+    With a denoising loop, `compared` are final latents of `seeds`, every plan on its own
+    trajectories; without one, samples of the calibration's inputs. `latent_gain_db` is how far
+    the measured SQNR of one plan's latents (`plan.REFERENCE`) lies above its *expected* SQNR per
+    step: what turns expectations per step into expectations of final latents. None without latents.
+    """
+
+    SCHEMA_VERSION: ClassVar[int] = 1
+
+    schema_version: int = 1
+    onnx_sha256: str
+    scores_sha256: str
+    compared: Compared
+    seeds: tuple[int, ...]
+    scheduler_steps: int | None
+    latent_gain_db: float | None
+    trials: tuple[Trial, ...]
