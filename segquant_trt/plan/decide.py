@@ -25,7 +25,7 @@ from segquant_trt.records import (
 )
 from segquant_trt.records.costs import CostTable
 from segquant_trt.records.options import WeightScaleMethod
-from segquant_trt.records.scores import OptionScore, Scores, SiteScore
+from segquant_trt.records.scores import Scores, SiteScore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,19 +158,10 @@ def _ranked(
             if candidates:
                 break
         candidates = candidates or coded(choice)
-        wanted = [
-            option for option in candidates if _has_weights(scored[option.index], weight_scales)
-        ]
-        pool = wanted or candidates
+        pairs = [(option, scored[option.index]) for option in candidates]
+        pool = preset.pool(pairs, weight_scales)
         chosen.append(min(pool, key=lambda option: (float(option.noise.mean()), option.index)))
     return total(problem, chosen)
-
-
-def _has_weights(scored: OptionScore, weight_scales: WeightScaleMethod) -> bool:
-    weight = scored.treatment.weight
-    return (
-        weight is not None and weight.rounding == "nearest" and weight.scale_method == weight_scales
-    )
 
 
 def _surroundings(facts: GraphFacts, choice: Choice) -> Surroundings:

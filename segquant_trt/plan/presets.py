@@ -9,17 +9,22 @@
 | `tfmq`        | one scale per timestep bin                                        | MSE-searched |
 | `auto`        | whatever the image needs within the latency that is allowed       | all          |
 
+`seglinear`, `segquant` and `tfmq` cover all that calibration saw, as published; `plain` and
+`q-diffusion`, whose ranges are learned, what `--range-method` says.
+
 SegQuant: arXiv 2507.14811; Q-Diffusion: 2302.04304, with AdaRound replaced by searched scales;
 TFMQ-DM: 2311.16503, its temporal features being modulation sites, which stay in float.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from segquant_trt.plan.problem import Option
 from segquant_trt.records import KeepFloat, Static, Treatment
-from segquant_trt.records.options import WeightScaleMethod
+from segquant_trt.records.options import RangeMethod, WeightScaleMethod
+from segquant_trt.records.scores import OptionScore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +37,23 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """`ranks`: predicates, the first of which that any option satisfies decides."""
+    """`ranks`: predicates, the first of which that any option satisfies decides.
+
+    `ranges`: how activation ranges are found; None: as the user asked.
+    """
 
     ranks: tuple[Callable[[Treatment, Surroundings], bool], ...]
     weight_scales: WeightScaleMethod
+    ranges: RangeMethod | None = None
+
+    def pool(
+        self, options: Sequence[tuple[Option, OptionScore]], weight_scales: WeightScaleMethod
+    ) -> list[Option]:
+        """Those with the preset's weights and ranges, or, where there are none, those with its
+        weights; else all of them."""
+        rounded = [pair for pair in options if _has_weights(pair[1], weight_scales)]
+        exact = [pair for pair in rounded if pair[1].ranges == self.ranges]
+        return [option for option, _ in exact or rounded or options]
 
 
 def is_plain(treatment: Treatment, _: Surroundings) -> bool:
@@ -104,6 +122,13 @@ def _whole(treatment: Treatment) -> bool:
     return _static(treatment) and len(treatment.segments) == 1
 
 
+def _has_weights(scored: OptionScore, weight_scales: WeightScaleMethod) -> bool:
+    weight = scored.treatment.weight
+    return (
+        weight is not None and weight.rounding == "nearest" and weight.scale_method == weight_scales
+    )
+
+
 def _kinds(treatment: Treatment) -> set[str]:
     return {part.activation.kind for part in treatment.segments}
 
@@ -116,7 +141,9 @@ def weight_only(treatment: Treatment) -> bool:
 
 RANKED: dict[str, Preset] = {
     "plain": Preset(ranks=(is_plain,), weight_scales="absmax"),
-    "seglinear": Preset(ranks=(_split_symmetric, _symmetric), weight_scales="absmax"),
+    "seglinear": Preset(
+        ranks=(_split_symmetric, _symmetric), weight_scales="absmax", ranges="amax"
+    ),
     "segquant": Preset(
         ranks=(
             _split_published,
@@ -126,7 +153,8 @@ RANKED: dict[str, Preset] = {
             _symmetric,
         ),
         weight_scales="absmax",
+        ranges="amax",
     ),
     "q-diffusion": Preset(ranks=(_split_rounded, _shifted), weight_scales="mse"),
-    "tfmq": Preset(ranks=(_per_step, is_plain), weight_scales="mse"),
+    "tfmq": Preset(ranks=(_per_step, is_plain), weight_scales="mse", ranges="amax"),
 }

@@ -31,6 +31,8 @@ def reason(score: SiteScore, told: Told) -> str:
         extra = told.chosen.cost_ms - told.plain.cost_ms
         text += f" against {_decibels(plain)} of {_named(plain)}, for {extra:+.3g} ms"
     sites = f" with {len(told.choice.sites) - 1} others" if len(told.choice.sites) > 1 else ""
+    if score.amplification == "unreached":
+        return f"{text}; it reaches no output, so any codes will do{sites}"
     return f"{text}; {share:.1%} of the plan's expected error{sites}"
 
 
@@ -83,7 +85,8 @@ def _verdict(option: Option, told: Told) -> str:
 def _named(scored: OptionScore) -> str:
     weight = scored.treatment.weight
     searched = weight is not None and weight.scale_method == "mse" and weight.rounding == "nearest"
-    return scored.treatment.label + (", searched weight scales" if searched else "")
+    text = scored.treatment.label + (", unclipped" if scored.ranges == "amax" else "")
+    return text + (", searched weight scales" if searched else "")
 
 
 def _decibels(scored: OptionScore) -> str:

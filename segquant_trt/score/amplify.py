@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from segquant_trt.graph.wiring import Wiring, read_tensors
 from segquant_trt.models.family import Family
 from segquant_trt.records import LinearSite
 
@@ -136,6 +137,15 @@ class _Watch:
             cotangent = torch.randn(output.shape, generator=generator)
             (output * cotangent).sum().backward()
         return self._found
+
+
+def unreached(wiring: Wiring, sites: Sequence[LinearSite]) -> frozenset[str]:
+    """Sites from whose output no path leads to an output of the graph."""
+    useful = set(wiring.graph_outputs)
+    for node in reversed(wiring.nodes):
+        if not useful.isdisjoint(node.output):
+            useful.update(read_tensors(node))
+    return frozenset(site.name for site in sites if site.output not in useful)
 
 
 def bins_of(

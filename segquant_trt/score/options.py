@@ -15,26 +15,37 @@ import numpy.typing as npt
 
 from segquant_trt.records import KeepFloat, SegmentPlan, Smoothing, Treatment, WeightPlan
 from segquant_trt.records.options import RangeMethod
-from segquant_trt.records.scores import OptionScore, array_key
+from segquant_trt.records.scores import OptionScore, OutputScore, array_key
 from segquant_trt.schemes.weights import QuantizedWeight
 from segquant_trt.score.coding import FactorKind, coding_error, fit_segments
 from segquant_trt.score.divisors import best_divisor, own_columns
 from segquant_trt.score.group import Double, Float, Group, Member
+from segquant_trt.score.outputs import (
+    OutputRanges,
+    output_factors,
+    output_ranges,
+    rounding_noise,
+)
 from segquant_trt.score.rounding import judges, rounded
 
 _GPTQ_COLUMNS = 8192  # the Gram matrix of more takes gigabytes, its factor minutes
 _ROUNDED = ("symmetric", "shifted")
+_DUALS = ("dual_scale", "dual_full")
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Coding:
-    """One way to code the input: its segments, and the divisor under which they were fitted."""
+    """One way to code the input: its segments, and the divisor under which they were fitted.
+
+    `ranges`: how, where not as the search's `method` says.
+    """
 
     segments: tuple[SegmentPlan, ...]
     divisor: Float | None
     smoothing: Smoothing | None
+    ranges: RangeMethod | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,7 +70,6 @@ class OptionSearch:
         whole = (group.channels,)
         divisors = {None: self._divisor(group, "static")}
         found = [self._coded(group, whole, "static", (kind,), None) for kind in _ROUNDED]
-        duals: tuple[str, ...] = ("dual_scale", "dual_full")
         factors: list[FactorKind] = ["static"]
         if group.edges:
             factors.append("per_step")
@@ -72,40 +82,64 @@ class OptionSearch:
                 if not (plain and choice is None):
                     found.append(self._coded(group, whole, factor, _ROUNDED, choice))
                 if factor != "per_step":
-                    found += [self._coded(group, whole, factor, (d,), choice) for d in duals]
-        if divisors[None] is not None:
-            # As published: SmoothQuant's divisor with symmetric codes, or DualScale's.
-            found.append(self._coded(group, whole, "static", ("symmetric",), divisors[None]))
+                    found += [self._coded(group, whole, factor, (d,), choice) for d in _DUALS]
         if group.admits_split:
-            found += self._split(group, factors, duals)
+            found += self._split(group, factors)
+        found += self._unclipped(group, divisors[None])
         untouched = SegmentPlan(channels=group.channels, activation=KeepFloat())
         found.append(_Coding(segments=(untouched,), divisor=None, smoothing=None))
         return found
 
-    def _split(
-        self, group: Group, factors: Sequence[FactorKind], duals: tuple[str, ...]
-    ) -> list[_Coding]:
-        """Every segment on its own: rounded, symmetric, DualScale where one polarity prevails."""
+    def _split(self, group: Group, factors: Sequence[FactorKind]) -> list[_Coding]:
+        """Every segment on its own."""
         sizes = group.segments
-        every = len(sizes)
-        published = [
-            ("dual_scale",) if index in group.polar else ("symmetric",) for index in range(every)
+        kinds: list[tuple[FactorKind, Sequence[str]]] = [
+            *((factor, _ROUNDED) for factor in factors),
+            ("static", (*_ROUNDED, *_DUALS)),
         ]
-        kinds: list[tuple[FactorKind, Sequence[Sequence[str]]]] = [
-            *((factor, [_ROUNDED] * every) for factor in factors),
-            ("static", [("symmetric",)] * every),
-            ("static", [(*_ROUNDED, *duals)] * every),
-        ]
-        if group.polar:
-            kinds.append(("static", published))
-        return [
-            _Coding(
-                segments=fit_segments(group, None, sizes, factor, own, self.method),
-                divisor=None,
-                smoothing=None,
+        return [self._parts(group, factor, [own] * len(sizes)) for factor, own in kinds]
+
+    def _unclipped(self, group: Group, smoothing: tuple[Float, Smoothing] | None) -> list[_Coding]:
+        """Codes of all that calibration saw: those of published methods among them."""
+        whole = (group.channels,)
+        alike = len(group.polar) == len(group.segments)
+        published = [("symmetric",), ("dual_scale",)] if alike else [("symmetric",)]
+        wanted: list[tuple[FactorKind, Sequence[str], tuple[Float, Smoothing] | None]] = []
+        if self.method != "amax":
+            wanted += [("static", own, None) for own in (*published, ("shifted",))]
+            if smoothing is not None:
+                wanted.append(("static", _ROUNDED, smoothing))
+            if group.edges:
+                wanted.append(("per_step", _ROUNDED, None))
+        if smoothing is not None:
+            wanted += [("static", own, smoothing) for own in published]
+        found = [self._coded(group, whole, *own, method="amax") for own in wanted]
+        if group.admits_split:
+            found.append(
+                self._parts(group, "static", [("symmetric",)] * len(group.segments), "amax")
             )
-            for factor, own in kinds
-        ]
+        if group.admits_split and group.polar:
+            own = [
+                ("dual_scale",) if index in group.polar else ("symmetric",)
+                for index in range(len(group.segments))
+            ]
+            found.append(self._parts(group, "static", own, "amax"))
+        return found
+
+    def _parts(
+        self,
+        group: Group,
+        factor: FactorKind,
+        kinds: Sequence[Sequence[str]],
+        method: RangeMethod | None = None,
+    ) -> _Coding:
+        method = method or self.method
+        return _Coding(
+            segments=fit_segments(group, None, group.segments, factor, kinds, method),
+            divisor=None,
+            smoothing=None,
+            ranges=None if method == self.method else method,
+        )
 
     def _divisor(self, group: Group, factor: FactorKind) -> tuple[Float, Smoothing] | None:
         choice = best_divisor(group, factor, self.weights[0])
@@ -124,10 +158,16 @@ class OptionSearch:
         factor: FactorKind,
         kinds: Sequence[str],
         choice: tuple[Float, Smoothing] | None,
+        method: RangeMethod | None = None,
     ) -> _Coding:
         divisor, smoothing = choice if choice is not None else (None, None)
-        segments = fit_segments(group, divisor, sizes, factor, [kinds] * len(sizes), self.method)
-        return _Coding(segments=segments, divisor=divisor, smoothing=smoothing)
+        method = method or self.method
+        return _Coding(
+            segments=fit_segments(group, divisor, sizes, factor, [kinds] * len(sizes), method),
+            divisor=divisor,
+            smoothing=smoothing,
+            ranges=None if method == self.method else method,
+        )
 
     def _scored(
         self, group: Group, member: Member, codings: Sequence[_Coding]
@@ -138,6 +178,7 @@ class OptionSearch:
         found = []
         for coding in codings:
             own = self._input_error(member, coding)
+            output = self._output(member, coding)
             sizes = tuple(part.channels for part in coding.segments)
             key = coding.smoothing.divisor if coding.smoothing is not None else ""
             for plan in self.weights:
@@ -146,8 +187,29 @@ class OptionSearch:
                 if (key, sizes, plan) not in known:
                     known[key, sizes, plan] = self._weight_error(member, coding, plan)
                 weight, error = known[key, sizes, plan]
-                found.append(_option(coding, weight, own, error, signal))
+                found.append(_option(coding, weight, own, error, signal, output))
         return tuple(found)
+
+    def _output(self, member: Member, coding: _Coding) -> OutputScore | None:
+        """Codes of a convolution's output under a row factor that all of its input shares."""
+        if member.site.op != "Conv" or len(coding.segments) > 1:
+            return None
+        factors = output_factors(member, coding.segments[0].factor, coding.divisor)
+        if factors is None:
+            return None
+        ranges = output_ranges(member, coding.ranges or self.method, factors)
+        return self.output_score(member, ranges, factors)
+
+    def output_score(
+        self, member: Member, ranges: OutputRanges, factors: Float | None = None
+    ) -> OutputScore:
+        """The record of what requantising the output in `ranges` costs."""
+        key = array_key("o", ranges.channels)
+        self.arrays[key] = ranges.channels
+        single, own = rounding_noise(member, ranges, factors)
+        return OutputScore(
+            range=ranges.whole, channels=key, range_noise=_told(single), channels_noise=_told(own)
+        )
 
     def _input_error(self, member: Member, coding: _Coding) -> _Error:
         if isinstance(coding.segments[0].activation, KeepFloat):
@@ -207,14 +269,25 @@ def _measured(member: Member, error: Float) -> _Error:
 
 
 def _option(
-    coding: _Coding, weight: WeightPlan, first: _Error, second: _Error, signal: float
+    coding: _Coding,
+    weight: WeightPlan,
+    first: _Error,
+    second: _Error,
+    signal: float,
+    output: OutputScore | None,
 ) -> OptionScore:
     power = max(first.power + second.power, signal * 1e-20)
     return OptionScore(
         treatment=Treatment(segments=coding.segments, smoothing=coding.smoothing, weight=weight),
-        noise=tuple(float(f"{value:.6g}") for value in first.noise + second.noise),
+        noise=_told(first.noise + second.noise),
         sqnr_db=round(float(10.0 * np.log10(signal / power)), 2) if signal > 0.0 else None,
+        output=output,
+        ranges=coding.ranges,
     )
+
+
+def _told(noise: Double) -> tuple[float, ...]:
+    return tuple(float(f"{value:.6g}") for value in noise)
 
 
 def _weight_columns(member: Member, coding: _Coding) -> list[slice]:

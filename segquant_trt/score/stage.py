@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import Weights, load_graph
 from segquant_trt.graph.weight_layout import as_rows
+from segquant_trt.graph.wiring import Wiring
 from segquant_trt.models import family_for
 from segquant_trt.models.checkpoint import find_checkpoint
 from segquant_trt.models.torch_module import load_module
@@ -30,16 +31,15 @@ from segquant_trt.records.scores import (
     OptionScore,
     Scores,
     SiteScore,
-    array_key,
     write_scores,
 )
 from segquant_trt.schemes import quantize_weight, symmetric
 from segquant_trt.schemes.seen import over_all_steps
-from segquant_trt.score.amplify import Gains, backward_gains
+from segquant_trt.score.amplify import Gains, backward_gains, unreached
 from segquant_trt.score.coherence import Switch, corrected_gains
 from segquant_trt.score.group import Member, grouped, make_group
-from segquant_trt.score.options import Arrays, OptionSearch
-from segquant_trt.score.outputs import channel_ranges, output_range, rounding_noise
+from segquant_trt.score.options import OptionSearch
+from segquant_trt.score.outputs import output_ranges
 
 _EIGHT_BITS = (
     WeightPlan(bits=8, scale_method="absmax"),
@@ -87,9 +87,15 @@ def score(
             f"({calibration.onnx_sha256[:12]} and {facts.onnx_sha256[:12]})",
             hint="run 'segquant-trt calibrate' on this model again",
         )
-    weights = Weights(load_graph(run / "model.onnx"), weights_folder)
+    graph = load_graph(run / "model.onnx")
+    weights = Weights(graph, weights_folder)
     source = _Source(run=run, folder=weights_folder, spec=spec, facts=facts)
     gains, white = _gains(source, calibration, weights, on_progress, on_note)
+    silent = unreached(Wiring(graph.graph), facts.sites)
+    for site in facts.sites:
+        if site.name in silent:
+            none = np.zeros((max(len(calibration.bin_edges), 1), site.out_features))
+            gains, white = {**gains, site.name: none}, {**white, site.name: none}
     plans = [p for p in (*_EIGHT_BITS, *_FOUR_BITS) if p.bits in request.weight_bits]
     search = OptionSearch(weights=plans, method=request.range_method)
     groups = list(grouped(facts).items())
@@ -97,12 +103,21 @@ def score(
 
     def scored(item: tuple[str, list[LinearSite]]) -> list[SiteScore]:
         tensor, sites = item
+        left = [_left_out(site, calibration) for site in sites if site.has_coded_weight]
+        sites = [site for site in sites if not site.has_coded_weight]
+        if not sites:
+            return left
         group = make_group(tensor, sites, facts, calibration, weights, gains, white)
         options = search.options(group)
-        return [
-            _site_score(member, tensor, options[member.site.name], request, search.arrays, gains)
+        return left + [
+            _site_score(member, calibration, options[member.site.name], search, _method(member))
             for member in group.members
         ]
+
+    def _method(member: Member) -> AmplificationMethod:
+        if member.site.name in silent:
+            return "unreached"
+        return "backward" if member.gains is gains.get(member.site.name) else "uniform"
 
     found: dict[str, SiteScore] = {}
     # One thread per group: products of one site are too small to share, and a sum that is not
@@ -125,34 +140,43 @@ def score(
 
 def _site_score(
     member: Member,
-    tensor: str,
+    calibration: Calibration,
     options: tuple[OptionScore, ...],
-    request: ScoreRequest,
-    arrays: Arrays,
-    gains: Gains,
+    search: OptionSearch,
+    method: AmplificationMethod,
 ) -> SiteScore:
-    whole, channels = output_range(member, request.range_method), channel_ranges(member)
-    single, own = rounding_noise(member, whole, channels)
-    key = array_key("o", channels)
-    arrays[key] = channels
-    measured = member.gains is gains.get(member.site.name)
-    method: AmplificationMethod = "backward" if measured else "uniform"
-    elements = member.output.elements_per_sample
+    site = member.site
+    output = search.output_score(member, output_ranges(member, search.method))
+    read = calibration.tensors[site.activation].elements_per_sample
     return SiteScore(
-        site=member.site.name,
-        group=tensor,
-        rows_per_sample=elements // member.site.out_features,
+        site=site.name,
+        group=site.activation,
+        rows_per_sample=member.output.elements_per_sample // site.out_features,
+        inputs_per_sample=read // site.in_features,
         amplification=method,
-        output_range=whole,
-        output_channels=key,
-        range_noise=_plain(single),
-        channels_noise=_plain(own),
+        output_range=output.range,
+        output_channels=output.channels,
+        range_noise=output.range_noise,
+        channels_noise=output.channels_noise,
         options=options,
     )
 
 
-def _plain(noise: np.ndarray) -> tuple[float, ...]:
-    return tuple(float(f"{value:.6g}") for value in noise)
+def _left_out(site: LinearSite, calibration: Calibration) -> SiteScore:
+    """The score of a site that is quantised already."""
+    elements = calibration.tensors[site.output].elements_per_sample
+    none = (0.0,) * max(len(calibration.bin_edges), 1)
+    return SiteScore(
+        site=site.name,
+        group=site.activation,
+        rows_per_sample=elements // site.out_features,
+        amplification="uniform",
+        output_range=(0.0, 0.0),
+        output_channels="",
+        range_noise=none,
+        channels_noise=none,
+        options=(),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +260,8 @@ def _macs(site: LinearSite, calibration: Calibration) -> int:
 def switches(facts: GraphFacts, calibration: Calibration, weights: Weights) -> Iterator[Switch]:
     """Every site in plain INT8: symmetric codes over its whole range, weights to nearest."""
     for site in facts.sites:
+        if site.has_coded_weight:
+            continue
         stats = calibration.tensors[site.activation]
         scheme = symmetric.fit(over_all_steps(stats), "mse")
         rows = as_rows(weights.read_float32(site.weight), site.weight_layout)

@@ -95,7 +95,7 @@ def test_noise_adds_up_in_convolutions() -> None:
     options, arrays = searched(found, NEAREST)
     (own,) = found.members
     for option in options["conv"]:
-        assert_foretold(own, option, own.rows, arrays, found.edges, 0.3)
+        assert_foretold(own, option, own.rows, arrays, found.edges, 0.4)
 
 
 @pytest.mark.parametrize("plan", [OPTIMISED, FOUR], ids=["8 bits", "4 bits"])

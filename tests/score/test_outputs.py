@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from segquant_trt.score.group import Member
-from segquant_trt.score.outputs import channel_ranges, output_range, rounding_noise
+from segquant_trt.score.outputs import output_ranges, rounding_noise
 from tests.score.groups import convolution, linears, stats
 
 
@@ -30,10 +30,10 @@ def pair(y: np.ndarray, scale: float, zero: int) -> np.ndarray:
 def test_noise_of_one_scale_and_of_one_per_channel() -> None:
     own = conv()
     y = own.rows @ own.weight.T + own.bias
-    whole, channels = output_range(own, "amax"), channel_ranges(own)
-    single, several = rounding_noise(own, whole, channels)
-    scale = (whole[1] - whole[0]) / 255
-    one = pair(y, scale, round(-whole[0] / scale)) - y
+    ranges = output_ranges(own, "amax")
+    single, several = rounding_noise(own, ranges)
+    low, high = ranges.whole
+    one = pair(y, (high - low) / 255, round(-low / (high - low) * 255)) - y
     each = np.empty_like(y, dtype=np.float64)
     for n in range(5):
         low, high = min(y[..., n].min(), 0.0), max(y[..., n].max(), 0.0)
@@ -48,18 +48,18 @@ def test_noise_of_one_scale_and_of_one_per_channel() -> None:
 def test_a_range_covers_all_outputs_unless_clipping_is_asked_for() -> None:
     own = conv(2)
     y = own.rows @ own.weight.T + own.bias
-    low, high = output_range(own, "amax")
+    low, high = output_ranges(own, "amax").whole
     step = (high - low) / 255
     assert low == pytest.approx(min(y.min(), 0.0), abs=step)
     assert high == pytest.approx(max(y.max(), 0.0), abs=step)
-    searched = output_range(own, "mse")
+    searched = output_ranges(own, "mse").whole
     assert low - step <= searched[0] <= 0.0 <= searched[1] <= high + step
 
 
 def test_channel_ranges_include_zero() -> None:
     own = conv(3)
     y = own.rows @ own.weight.T + own.bias
-    found = channel_ranges(own)
+    found = output_ranges(own, "amax").channels
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[0], np.minimum(y.min(axis=(0, 1)), 0), rtol=1e-6)
     np.testing.assert_allclose(found[1], np.maximum(y.max(axis=(0, 1)), 0), rtol=1e-6)
@@ -68,7 +68,7 @@ def test_channel_ranges_include_zero() -> None:
 
 def test_outputs_of_linears_are_not_requantised() -> None:
     own = linears(4, 10, (9,), [5]).members[0]
-    single, several = rounding_noise(own, (-1.0, 1.0), channel_ranges(own))
+    single, several = rounding_noise(own, output_ranges(own, "amax"))
     assert not single.any()
     assert not several.any()
 
@@ -78,7 +78,6 @@ def test_a_convolution_that_gives_zero_has_no_rounding_noise() -> None:
     silent = replace(
         own, weight=0 * own.weight, bias=None, output=stats(np.zeros((3, 10, 5), np.float32))
     )
-    whole, channels = output_range(silent, "mse"), channel_ranges(silent)
-    single, several = rounding_noise(silent, whole, channels)
+    single, several = rounding_noise(silent, output_ranges(silent, "mse"))
     assert not single.any()
     assert not several.any()
