@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from segquant_trt.records import Benchmark, LatencyFigure, Manifest, Quality
+from segquant_trt.records import Benchmark, LatencyFigure, Manifest, Prediction, Quality
 from segquant_trt.report.charts import Bar
 from segquant_trt.report.numerals import decibels, milliseconds, percent, ratio, significant, size
 
@@ -35,22 +35,26 @@ class Card:
     tone: Literal["plain", "good", "warn"] = "plain"
 
 
-def cards(manifest: Manifest, quality: Quality, benchmark: Benchmark) -> tuple[Card, ...]:
+def cards(
+    manifest: Manifest, quality: Quality, benchmark: Benchmark, prediction: Prediction | None
+) -> tuple[Card, ...]:
     """Headline figures; those without meaning for this input are left out."""
+    expected = None if prediction is None else prediction.sqnr_db_mean
     return (
-        *_quality_cards(quality),
+        *_quality_cards(quality, expected),
         *_learned_cards(quality),
         *_cost_cards(manifest, benchmark),
     )
 
 
-def _quality_cards(quality: Quality) -> Iterator[Card]:
+def _quality_cards(quality: Quality, expected_db: float | None) -> Iterator[Card]:
     worst = min(quality.steps, key=lambda step: step.sqnr_db, default=None)
-    when = f" at timestep {significant(worst.timestep)}" if worst else ""
+    when = f" at timestep {worst.timestep:.6g}" if worst else ""
+    planned = f"; {decibels(expected_db)} were expected" if expected_db is not None else ""
     yield Card(
         name="SQNR, per step",
         value=decibels(quality.sqnr_db_mean),
-        context=f"worst {decibels(quality.sqnr_db_worst)}{when}",
+        context=f"worst {decibels(quality.sqnr_db_worst)}{when}{planned}",
     )
     if quality.latent_sqnr_db is not None:
         floor = quality.latent_sqnr_db_float16
@@ -100,6 +104,11 @@ def _cost_cards(manifest: Manifest, benchmark: Benchmark) -> Iterator[Card]:
     )
     frozen = manifest.frozen
     tables = "" if frozen is None else f"; {len(frozen.sites)} more are tables"
+    if manifest.hoisted is not None:
+        tables += (
+            f"; {len(manifest.hoisted.sites)} ({percent(manifest.hoisted.macs_share)} of the MACs) "
+            "run once per prompt"
+        )
     yield Card(
         name="MACs in integers",
         value=percent(manifest.macs_integer_share),

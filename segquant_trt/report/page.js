@@ -8,7 +8,7 @@
   const find = document.getElementById("find");
   const choices = ["role", "scheme"].map((key) => [key, document.getElementById(key)]);
   const shown = document.getElementById("shown");
-  const texts = rows.map((row) => row.textContent.toLowerCase());
+  const texts = rows.map((row) => `${row.textContent} ${row.dataset.site}`.toLowerCase());
   const natural = new Intl.Collator("en", { numeric: true });
 
   const value = (row, column, kind) => {

@@ -15,6 +15,7 @@ from segquant_trt.records import (
     SitePlan,
 )
 from segquant_trt.records.codec import to_plain
+from segquant_trt.report.words import words_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +28,8 @@ class SiteRow:
     role: str
     shape: str
     scheme: str
+    words: tuple[str, ...]
     codes: tuple[str, ...]
-    weight_bits: int | None
-    weight_scale_method: str | None
     macs_share: float
     error_db: float | None
     why: str
@@ -67,9 +67,8 @@ def _row(
         role=fact.role if fact else "unknown",
         shape=_shape(fact) if fact else "",
         scheme=site.treatment.label,
+        words=words_of(site.treatment),
         codes=tuple(_codes(part) for part in site.treatment.segments) if weight else (),
-        weight_bits=weight.bits if weight else None,
-        weight_scale_method=weight.scale_method if weight else None,
         macs_share=site.macs_per_sample / macs_total if macs_total else 0.0,
         error_db=errors.get(site.site),
         why=site.why,

@@ -16,6 +16,7 @@ from segquant_trt.report.charts import bar_chart, sites_chart, steps_chart
 from segquant_trt.report.figures import absent, byte_bars, cards, latency_bars
 from segquant_trt.report.pictures import gallery
 from segquant_trt.report.sites import SiteRow, site_rows
+from segquant_trt.report.words import MEANINGS, ROLES
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -47,6 +48,7 @@ def write_report(
         SegQuantError: `out` cannot be written.
     """
     rows = site_rows(facts, plan, quality)
+    used = {word for row in rows for word in row.words}
     versions = {**spec.exporter, **benchmark.versions, **manifest.versions}
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     page = (
@@ -58,13 +60,16 @@ def write_report(
             manifest=manifest,
             quality=quality,
             benchmark=benchmark,
-            cards=cards(manifest, quality, benchmark),
+            cards=cards(manifest, quality, benchmark, plan.prediction),
             absent=absent(quality),
             gallery=gallery(images) if images is not None else None,
             rows=rows,
             largest_share=max((row.macs_share for row in rows), default=0.0),
             roles=Counter(row.role for row in rows),
             schemes=Counter(row.scheme for row in rows),
+            mix=Counter(row.words for row in rows).most_common(),
+            meanings={word: MEANINGS[word] for word in MEANINGS if word in used},
+            roles_meant=ROLES,
             charts=_charts(rows, quality, benchmark),
             notes=facts.notes,
             digests=dict(digests),

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from segquant_trt.records import Prediction
 from segquant_trt.report.figures import cards
 from tests.report.runs import Run, bare_run, zoo_run
 
 
 def by_name(run: Run) -> dict[str, tuple[str, str, str]]:
-    found = cards(run.manifest, run.quality, run.benchmark)
+    found = cards(run.manifest, run.quality, run.benchmark, run.plan.prediction)
     return {card.name: (card.value, card.context, card.tone) for card in found}
 
 
@@ -40,3 +41,16 @@ def test_a_model_that_grew_is_marked() -> None:
     run = zoo_run(4)
     run = replace(run, manifest=replace(run.manifest, size_bytes_quantized=11_824_080))
     assert by_name(run)["Size reduction"] == ("0.50×", "5.91 MB → 11.8 MB", "warn")
+
+
+def test_what_the_plan_expected_stands_beside_what_was_measured() -> None:
+    run = zoo_run(4)
+    assert (
+        "expected"
+        not in by_name(replace(run, plan=replace(run.plan, prediction=None)))["SQNR, per step"][1]
+    )
+    prediction = Prediction(sqnr_db_mean=31.94, latency_ms=None, latency_ms_plain=None)
+    _, context, _ = by_name(replace(run, plan=replace(run.plan, prediction=prediction)))[
+        "SQNR, per step"
+    ]
+    assert context.endswith("; 31.9 dB were expected")

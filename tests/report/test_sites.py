@@ -14,9 +14,9 @@ def test_rows_join_plan_facts_and_measured_error() -> None:
     assert [row.site for row in rows] == [site.site for site in run.plan.sites]
     assert sum(row.macs_share for row in rows) == pytest.approx(1.0)
     assert rows[0].role == "embedder"
-    assert (rows[0].scheme, rows[0].codes, rows[0].weight_bits) == ("float", (), None)
+    assert (rows[0].scheme, rows[0].codes, rows[0].words) == ("float", (), ("float",))
     assert rows[0].error_db is None
-    assert (rows[5].scheme, rows[5].weight_bits) == ("shifted", 8)
+    assert (rows[5].scheme, rows[5].words) == ("shifted", ("shifted", "int8"))
     assert rows[5].codes == ("scale 0.0213, zero shift -97",)
     assert rows[2].error_db == next(
         error.sqnr_db for error in run.quality.site_errors if error.site == rows[2].site
