@@ -116,7 +116,7 @@ def _inner_products(node: onnx.NodeProto) -> int:
 def _check_wires(graph: onnx.GraphProto, path: Path) -> None:
     """Every tensor is computed once, and before it is read; every product has its operands."""
     outputs = Counter(name for node in graph.node for name in node.output if name)
-    given = {value.name for value in (*graph.input, *graph.initializer)}
+    given = {value.name for value in graph.input} | {value.name for value in graph.initializer}
     seen = given | {sparse.values.name for sparse in graph.sparse_initializer}
     known = seen | outputs.keys()
     for node in graph.node:

@@ -88,15 +88,17 @@ def _variants(folder: Path, stem: str, index: bool) -> list[Path]:
 
 def _shards(index: Path) -> list[str]:
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        names = set()
+    if not names or not all(isinstance(name, str) for name in names):
         raise SegQuantError(
             f"{index} is not an index of safetensors shards", hint="fetch the checkpoint again"
-        ) from error
-    outside = [name for name in names if Path(name).name != name]
+        )
+    outside = [name for name in sorted(names) if Path(name).name != name or name == ".."]
     if outside:
         raise SegQuantError(
             f"{index} names '{outside[0]}'; only plain file names are allowed",
             hint="fetch the checkpoint again",
         )
-    return names
+    return sorted(names)

@@ -195,6 +195,14 @@ def test_an_index_that_leads_elsewhere(denoiser: Path) -> None:
     assert "../../secret.safetensors" in _refused(denoiser).what
 
 
+@pytest.mark.parametrize(
+    "index", [{}, [], {"weight_map": {}}, {"weight_map": [1]}, {"weight_map": {"a": 1, "b": "c"}}]
+)
+def test_an_index_that_is_none(denoiser: Path, index: object) -> None:
+    (denoiser / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
+    assert "not an index of safetensors shards" in _refused(denoiser).what
+
+
 def test_a_pipeline_without_a_denoiser(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "VaePipeline"}))
     assert "without a denoiser" in _refused(tmp_path).what
