@@ -19,6 +19,7 @@ from segquant_trt.cli.stage import given_names, run_stage
 @arguments.selection
 @arguments.weight_bits
 @arguments.planning
+@arguments.freezing
 @click.option(
     "--explain",
     metavar="SITE",

@@ -122,8 +122,8 @@ def rewrite_stage(work: Work) -> None:
         )
     if removed.hoisted is not None:
         work.progress.note(
-            f"{len(removed.hoisted.sites)} sites ({removed.hoisted.macs_per_sample / macs:.2%} of "
-            "the MACs) run once per prompt"
+            f"{len(removed.hoisted.sites)} sites ({removed.hoisted.macs_share:.2%} of the MACs) "
+            "run once per prompt"
         )
     identity.note_content(work)
 

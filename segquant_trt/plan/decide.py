@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from segquant_trt.plan.problem import FLOAT, Choice, Option, Problem, make_probl
 from segquant_trt.plan.reasons import Told, considered, left_reason, reason
 from segquant_trt.plan.request import PlanRequest
 from segquant_trt.plan.solve import Solution, coded, least_noise, least_time, total
+from segquant_trt.plan.temporal import off_the_loop, told_of_time
 from segquant_trt.records import (
     GraphFacts,
     LinearSite,
@@ -56,8 +57,9 @@ def make_plan(
             f"({scores.onnx_sha256[:12]} and {facts.onnx_sha256[:12]})",
             hint="run 'segquant-trt score' on this model again",
         )
-    kept = request.kept(facts)
-    problem = _problem(facts, scores, table, request, kept)
+    absent = off_the_loop(facts, scores, request)
+    kept = request.kept(facts) | absent
+    problem = _problem(facts, scores, table, request, kept, absent)
     plain = _plain(facts, scores, problem, request)
     solution = _solve(facts, scores, problem, plain, request)
     return QuantPlan(
@@ -72,7 +74,13 @@ def make_plan(
             latency_ms=float(f"{solution.cost_ms:.4g}"),
             latency_ms_plain=float(f"{plain.cost_ms:.4g}"),
         ),
-        sites=_sites(facts, scores, problem, plain, solution, request, kept),
+        sites=told_of_time(
+            facts,
+            scores,
+            request,
+            _sites(facts, scores, problem, plain, solution, request, kept),
+            absent,
+        ),
     )
 
 
@@ -82,6 +90,7 @@ def _problem(
     table: CostTable,
     request: PlanRequest,
     kept: Mapping[str, str],
+    absent: Collection[str],
 ) -> Problem:
     problem = make_problem(
         facts,
@@ -90,6 +99,7 @@ def _problem(
         batch=table.batch,
         scaling=request.scaling,
         kept=kept,
+        absent=absent,
         allowed=request.allows,
         admits_float=request.admits_float,
         output_noise=request.output_noise,

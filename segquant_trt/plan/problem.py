@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +67,8 @@ def make_problem(
     admits_float: Callable[[LinearSite], bool],
     output_noise: OutputNoise,
     float_share: float,
+    absent: Collection[str] = (),
+    folded: Collection[str] = (),
 ) -> Problem:
     """Collect what may be chosen.
 
@@ -81,12 +83,16 @@ def make_problem(
         admits_float: whether the rules let a site stay in float.
         output_noise: what requantising a site's output adds under an option.
         float_share: of all MACs, that choices may leave in float.
+        absent: sites in `kept` that no call computes: they cost nothing.
+        folded: activations whose divisors cost nothing.
     """
     sites = {site.name: site for site in facts.sites}
     groups: dict[str, list[SiteScore]] = {}
     kept_ms = 0.0
     for score in scores.sites:
         site = sites[score.site]
+        if score.site in absent:
+            continue
         if score.site in kept:
             shape = shape_of(site, score, batch, scaling)
             kept_ms += costs.product_ms(left_in_float(site.in_features), shape)
@@ -96,7 +102,8 @@ def make_problem(
         _choice(tensor, members, sites, costs, batch, scaling, allowed, admits_float, output_noise)
         for tensor, members in groups.items()
     )
-    shapes = [shape_of(sites[score.site], score, batch, scaling) for score in scores.sites]
+    computed = [score for score in scores.sites if score.site not in absent]
+    shapes = [shape_of(sites[score.site], score, batch, scaling) for score in computed]
     room = float_share * sum(shape.macs for shape in shapes)
     return Problem(choices=choices, kept_ms=kept_ms, float_room=room)
 

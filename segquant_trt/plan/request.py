@@ -46,7 +46,9 @@ class PlanRequest:
 
     `max_latency`: milliseconds; `max_latency_ratio`: over plain static INT8. With `target_sqnr_db`
     the fastest plan that is expected to reach it is made. `float_share` of all MACs is what `auto`
-    may leave in float beside the sites that are kept there.
+    may leave in float beside the sites that are kept there. `frozen`: a schedule is, so tables
+    take the place of what depends on the timestep alone; `hoisted`: so is what a prompt fixes.
+    `folded` are activations whose divisors cost nothing: what computes them takes them.
     """
 
     target: Target
@@ -63,6 +65,9 @@ class PlanRequest:
     keep_float: tuple[str, ...] = ()
     rules: Rules = field(default_factory=Rules)
     scaling: Scaling = field(default_factory=Scaling)
+    frozen: bool = False
+    hoisted: bool = False
+    folded: frozenset[str] = frozenset()
 
     def kept(self, facts: GraphFacts) -> dict[str, str]:
         """Sites that stay in float, and why.
@@ -189,4 +194,6 @@ def plan_request(options: CompileOptions) -> PlanRequest:
         keep_float=options.keep_float,
         rules=Rules() if options.rules is None else read_record(options.rules, Rules),
         scaling=Scaling(rows=rows, width=width),
+        frozen=options.freeze_schedule is not None,
+        hoisted=options.hoist_prompt,
     )

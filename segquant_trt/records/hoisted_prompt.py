@@ -13,7 +13,7 @@ class HoistedPrompt:
     main graph. The values in `by_step` depend on the timestep too: they come for the whole frozen
     schedule, with a row per sample and step, samples first. For these the graph also reads the
     timestep of every row, and in `row_input` (int64) the sample of every row. `sites` are no longer
-    in the main graph and did `macs_per_sample`; they stay float.
+    in the main graph and did `macs_per_sample`, `macs_share` of all; they stay float.
     """
 
     inputs: tuple[str, ...]
@@ -22,3 +22,4 @@ class HoistedPrompt:
     row_input: str | None
     sites: tuple[str, ...]
     macs_per_sample: int
+    macs_share: float

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from segquant_trt.records.temporal import TemporalFeature
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepFigure:
@@ -52,6 +54,7 @@ class Quality:
     scheduler_steps: int | None
     guidance_scale: float | None
     not_applicable: tuple[str, ...]
+    temporal: tuple[TemporalFeature, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

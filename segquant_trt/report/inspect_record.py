@@ -13,6 +13,7 @@ from segquant_trt.records import (
     CheckpointLocation,
     FrozenSteps,
     GraphFacts,
+    HoistedPrompt,
     Manifest,
     ModelSpec,
     Quality,
@@ -61,6 +62,7 @@ def describe_manifest(manifest: Manifest, name: str) -> Description:
             Property(name="integer sites", value=manifest.sites_integer),
             Property(name="MACs in integers", value=manifest.macs_integer_share, unit="share"),
             *_frozen(manifest.frozen),
+            *_hoisted(manifest.hoisted),
             Property(name="float size", value=manifest.size_bytes_float, unit="bytes"),
             Property(name="quantised size", value=manifest.size_bytes_quantized, unit="bytes"),
         ),
@@ -81,6 +83,16 @@ def _frozen(frozen: FrozenSteps | None) -> tuple[Property, ...]:
         Property(name="frozen timesteps", value=steps),
         Property(name="sites in tables", value=len(frozen.sites)),
         Property(name="other timesteps", value="fallback" if frozen.fallback else "refused"),
+    )
+
+
+def _hoisted(hoisted: HoistedPrompt | None) -> tuple[Property, ...]:
+    if hoisted is None:
+        return ()
+    return (
+        Property(name="inputs of a prompt", value=", ".join(hoisted.inputs)),
+        Property(name="sites once per prompt", value=len(hoisted.sites)),
+        Property(name="MACs once per prompt", value=hoisted.macs_share, unit="share"),
     )
 
 
@@ -155,6 +167,26 @@ def _plan(plan: QuantPlan, name: str) -> Description:
     )
 
 
+def _temporal(quality: Quality) -> tuple[Table, ...]:
+    """Errors of temporal features; nothing in decibels is no error at all."""
+    if not quality.temporal:
+        return ()
+    figures = ("SQNR mean, dB", "SQNR worst, dB", "relative error, worst")
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
+        (
+            feature.module or feature.site,
+            feature.depends_on,
+            feature.held,
+            feature.sqnr_db_mean,
+            feature.sqnr_db_worst,
+            feature.relative_error_worst,
+        )
+        for feature in quality.temporal
+    )
+    names = columns("module", "depends on", "held", *((name, "number") for name in figures))
+    return (Table(title="temporal features", columns=names, rows=rows),)
+
+
 def _quality(quality: Quality, name: str) -> Description:
     figures: tuple[tuple[str, Cell], ...] = (
         ("SQNR mean, dB", quality.sqnr_db_mean),
@@ -182,6 +214,7 @@ def _quality(quality: Quality, name: str) -> Description:
                 columns=columns(*((n, "number") for n in ("timestep", "SQNR, dB", "float16, dB"))),
                 rows=tuple((s.timestep, s.sqnr_db, s.sqnr_db_float16) for s in quality.steps),
             ),
+            *_temporal(quality),
             Table(
                 title="sites by cost",
                 columns=columns("site", "module", ("SQNR alone, dB", "number")),

@@ -48,7 +48,13 @@ def summarize(run: Path) -> dict[str, Any]:
     if quality is not None:
         plain = to_plain(quality)
         missing += plain.pop("not_applicable")
-        for name in ("steps", "site_errors", "schema_version", "bundle_manifest_sha256"):
+        for name in (
+            "steps",
+            "site_errors",
+            "temporal",
+            "schema_version",
+            "bundle_manifest_sha256",
+        ):
             plain.pop(name)
         summary.update(plain)
     figures = _of_bundle(run / "benchmark.json", Benchmark, current)
@@ -75,6 +81,9 @@ def summarize(run: Path) -> dict[str, Any]:
         )
         if manifest.frozen is not None:
             summary["sites_frozen"] = len(manifest.frozen.sites)
+        if manifest.hoisted is not None:
+            summary["sites_hoisted"] = len(manifest.hoisted.sites)
+            summary["macs_hoisted_share"] = manifest.hoisted.macs_share
     if (run / "report.html").exists():
         summary["report"] = str(run / "report.html")
     summary["not_applicable"] = missing

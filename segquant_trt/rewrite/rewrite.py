@@ -194,13 +194,15 @@ class _Job:
             )
         prompt, found = hoisting.prompt, hoisting.found
         own = {hoisting.row_input, steps}
+        macs = sum(site.macs_per_sample for site in gone)
         hoisted = HoistedPrompt(
             inputs=tuple(v.name for v in prompt.graph.input if v.name not in own),
             values=found.values,
             by_step=tuple(name for name in found.values if name in found.by_step),
             row_input=hoisting.row_input,
             sites=tuple(site.site for site in gone),
-            macs_per_sample=sum(site.macs_per_sample for site in gone),
+            macs_per_sample=macs,
+            macs_share=macs / (sum(site.macs_per_sample for site in self.plan.sites) or 1),
         )
         stamp_hoisted_prompt(model, hoisted)
         stamp_plan(prompt, self.plan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,9 +10,10 @@ from segquant_trt.backends.denoise import float_denoise, literal_denoise
 from segquant_trt.backends.emission import StoredArrays
 from segquant_trt.graph.bigfile import load_graph
 from segquant_trt.graph.frozen_stamp import frozen_steps
+from segquant_trt.graph.hoisted_stamp import hoisted_prompt
 from segquant_trt.models.judge import open_judge
 from segquant_trt.models.loop import Array, Denoise, DenoisingLoop
-from segquant_trt.records import FrozenSteps, GraphFacts, ModelSpec, Quality, QuantPlan, SiteError
+from segquant_trt.records import GraphFacts, ModelSpec, Quality, QuantPlan, SiteError
 from segquant_trt.records.codec import read_record
 from segquant_trt.records.files import sha256_file
 from segquant_trt.records.images import save_images
@@ -23,8 +24,10 @@ from segquant_trt.verify.float16 import with_float16_activations
 from segquant_trt.verify.free_running import Sampling
 from segquant_trt.verify.quality import Denoisers, Verification, verify_inputs, verify_loop
 from segquant_trt.verify.site_errors import FloatModel, site_errors
+from segquant_trt.verify.temporal import temporal_features
 
 _INPUTS_BATCH = 16
+_TEMPORAL_BATCH = 4
 _RANKED_MODEL_BYTES = 1 << 28  # ranking loads the model once per site
 
 
@@ -106,8 +109,26 @@ def verify(
     else:
         batches = _held_out(run, spec, request, on_note)
         quality = verify_inputs(batches, denoisers, verification)
-    ranked = _ranked(run, weights_folder, spec, frozen, request, on_progress, on_note)
-    return replace(quality, site_errors=ranked)
+    hoisted = hoisted_prompt(load_graph(run / "quantized.onnx"))
+    absent = [site for part in (frozen, hoisted) if part is not None for site in part.sites]
+    ranked = _ranked(run, weights_folder, spec, absent, request, on_progress, on_note)
+    plan = read_record(run / "plan.yaml", QuantPlan)
+    features = (
+        ()
+        if spec.timestep is None
+        else temporal_features(
+            FloatModel(graph=model, facts=facts, folder=weights_folder),
+            plan,
+            StoredArrays(run / "scores.safetensors", plan),
+            next(iter(excerpt.batches(_TEMPORAL_BATCH))),
+            [step.timestep for step in quality.steps],
+            timestep=spec.timestep,
+            frozen=frozen,
+            hoisted=hoisted,
+            threads=request.threads,
+        )
+    )
+    return replace(quality, site_errors=ranked, temporal=features)
 
 
 def _held_out(
@@ -126,7 +147,7 @@ def _ranked(
     run: Path,
     weights_folder: Path,
     spec: ModelSpec,
-    frozen: FrozenSteps | None,
+    absent: Collection[str],
     request: VerifyRequest,
     on_progress: Callable[[str, int, int], None],
     on_note: Callable[[str], None],
@@ -147,7 +168,7 @@ def _ranked(
         list(excerpt.batches(_INPUTS_BATCH)),
         arrays=StoredArrays(run / "scores.safetensors", plan),
         timestep=spec.timestep,
-        absent=() if frozen is None else frozen.sites,
+        absent=absent,
         threads=request.threads,
         on_site=lambda done, total: on_progress("rank sites", done, total),
     )
