@@ -6,10 +6,10 @@ import functools
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 from segquant_trt.errors import SegQuantError
-from segquant_trt.records.files import atomic_write_bytes, writing_failed
+from segquant_trt.records.files import atomic_write_bytes
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -33,6 +33,7 @@ def _converter() -> Converter:
     converter.register_structure_hook(str, _text)
     converter.register_structure_hook(bool, _boolean)
     converter.register_structure_hook(int | str, _axis)
+    converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _one_of)
     for optional, hook in ((str, _text), (float, _number), (int, _integer), (bool, _boolean)):
         converter.register_structure_hook(optional | None, _optional(hook))
     for union, noun in ((ActivationScheme, "scheme"), (RowFactor, "row factor")):
@@ -106,6 +107,13 @@ def _boolean(value: Any, _: Any) -> bool:
     return value
 
 
+def _one_of(value: Any, kind: Any) -> Any:
+    allowed = get_args(kind)
+    if not any(value == each and type(value) is type(each) for each in allowed):
+        raise ValueError(f"{value!r} is unknown; allowed: {', '.join(map(str, allowed))}")
+    return value
+
+
 def _axis(value: Any, _: Any) -> int | str:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise TypeError(f"expected an axis length or name, got {value!r}")
@@ -150,6 +158,8 @@ def from_plain(value: Any, kind: type[T], *, origin: str) -> T:
 def _reason(error: BaseException, kind: type | None) -> str:
     from cattrs.v import format_exception
 
+    if isinstance(error, AttributeError):  # cattrs asks whatever is there for its keys
+        return "expected keys and values"
     known = isinstance(error, ValueError) and "; allowed: " in str(error)
     return str(error) if known else format_exception(error, kind)
 
@@ -184,7 +194,8 @@ def read_record(path: Path, kind: type[T]) -> T:
         if found != expected:
             raise SegQuantError(
                 f"{path} has schema_version {found!r}; this program reads {expected}",
-                hint="run the stage that writes this file again with this version",
+                hint=f"put 'schema_version: {expected}' at its top if you wrote it yourself, or "
+                "run the stage that writes it again with this version",
             )
     return from_plain(value, kind, origin=str(path))
 
@@ -209,7 +220,9 @@ def read_yaml(path: Path) -> Any:
             f"{path} is not a text file", hint="run the stage that writes this file again"
         ) from error
     except OSError as error:
-        raise writing_failed(path, error) from error
+        raise SegQuantError(
+            f"{path} cannot be read: {error.strerror}", hint="check the path and its permissions"
+        ) from error
     try:
         if _depth_exceeds(_DEEPEST, yaml.parse(text, Loader=loader)):
             raise SegQuantError(

@@ -101,6 +101,7 @@ class CompileOptions:
         for name, limit in _WHOLE.items():
             _check_whole(name, getattr(self, name), limit)
         _check_guidance(self.guidance_scale)
+        _check_sqnr(self.target_sqnr)
         _check_bits(self.weight_bits)
         self.latency_limit()
         self.cost_factors()
@@ -203,6 +204,17 @@ def _check_guidance(value: Any) -> None:
         raise SegQuantError(
             f"guidance_scale is {value!r}; allowed: a finite number that is not negative",
             hint="0 or 1 switches guidance off; 3.5 to 7.5 are usual values",
+        )
+
+
+def _check_sqnr(value: Any) -> None:
+    if value is None:
+        return
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):
+        raise SegQuantError(
+            f"target_sqnr is {value!r}; allowed: a finite number of decibels",
+            hint="30 to 45 are usual values; --max-latency asks for speed instead",
         )
 
 

@@ -135,9 +135,10 @@ def test_plans_survive_a_round_trip(
         ("kind: shifted", "kind: thrice", "thrice"),
         ("zero_shift: 3", "zero_shift: 3.5", "zero_shift"),
         ("why: because", "reason: because", "reason"),
-        ("bits: 8", "bits: 7", "bits"),
-        ("target: onnxruntime", "target: abacus", "target"),
+        ("bits: 8", "bits: 7", "7 is unknown; allowed: 4, 8 @"),
+        ("target: onnxruntime", "target: abacus", "allowed: onnxruntime, openvino @ $.target"),
         ("schema_version: 2", "schema_version: 99", "schema_version 99"),
+        ("smoothing: null", "smoothing: much", "expected keys and values @"),
         ("sites:", "sites: [", "YAML"),
         ("macs_per_sample: 10", "macs_per_sample: yes", "macs_per_sample"),
     ],
@@ -162,6 +163,11 @@ def test_missing_binary_and_truncated_files_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00binary")
     with pytest.raises(SegQuantError, match="not a text file"):
         read_record(path, QuantPlan)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(SegQuantError, match="cannot be read: Is a directory"):
+        read_record(path, QuantPlan)
+    path.rmdir()
     path.write_bytes(encode_yaml(ONE_SITE)[:150])
     with pytest.raises(SegQuantError, match=r"plan\.yaml"):
         read_record(path, QuantPlan)

@@ -28,6 +28,8 @@ REFUSED = [
     ("guidance_scale", float("nan"), "finite"),
     ("guidance_scale", -0.5, "not negative"),
     ("guidance_scale", "3", "finite"),
+    ("target_sqnr", float("nan"), "finite"),
+    ("target_sqnr", float("inf"), "finite"),
     ("model", "  ", "a zoo name, a folder or a hub id"),
     ("model", 7, "a zoo name, a folder or a hub id"),
     ("keep_float", ("",), "a tuple of patterns"),
