@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.models import identity
-from segquant_trt.pipeline.sampling import is_zoo, sample_count
+from segquant_trt.pipeline.asking import plan_request_of
+from segquant_trt.pipeline.sampling import STEPS, is_zoo, loop_of, sample_count
 from segquant_trt.records.codec import read_record, write_record
 from segquant_trt.records.files import sha256_file
 from segquant_trt.records.options import CompileOptions
 from segquant_trt.records.stage import Work
-from segquant_trt.records.trials import Trials
+from segquant_trt.records.trials import Trial, Trials
 
 if TYPE_CHECKING:
-    from segquant_trt.plan import Candidate
-    from segquant_trt.records import Contender, Quality, QuantPlan
+    from segquant_trt.plan import Candidate, Digests, PlanRequest
+    from segquant_trt.records import Contender, GraphFacts, Quality, QuantPlan
+    from segquant_trt.records.costs import CostTable
+    from segquant_trt.records.scores import Scores
 
 _SEEDS, _ZOO_SEEDS = 4, 24  # the first ones of calibration
 _TRIED_BYTES = 1 << 31  # larger checkpoints take minutes to hours on a CPU, for every plan
@@ -49,34 +52,24 @@ def _tried(work: Work) -> Trials:
     from segquant_trt.pipeline.trials import float_run, run_trials
     from segquant_trt.plan import REFERENCE, latent_gain_db
 
-    scores_sha256 = sha256_file(work.run / "scores.safetensors")
-    nothing = Trials(
-        onnx_sha256=work.spec().onnx_sha256,
-        scores_sha256=scores_sha256,
-        compared="recorded samples",
-        seeds=(),
-        scheduler_steps=None,
-        latent_gain_db=None,
-        trials=(),
-    )
-    if not _wanted(work):
-        return nothing
+    wanted = _wanted(work)
+    loop = loop_of(work) if wanted else None
+    running = _running(work, for_latents=loop is not None) if wanted else []
+    found: list[tuple[Candidate, Trial]] = []
     count = min(sample_count(work), _ZOO_SEEDS if is_zoo(work) else _SEEDS)
-    running = _running(work)
-    reference = float_run(work, [work.options.seed + i for i in range(count)])
-    if reference.loop is None and len(running) == 1:  # nothing to compare, no latents to gain
-        return nothing
-    in_steps = work.options.target_sqnr is not None
-    found = list(run_trials(work, running, reference, in_steps=in_steps))
+    seeds = tuple(work.options.seed + i for i in range(count)) if loop is not None else ()
+    if running:
+        reference = float_run(work, loop, seeds)
+        in_steps = work.options.target_sqnr is not None
+        found = list(run_trials(work, running, reference, in_steps=in_steps))
     gains = [latent_gain_db(c, trial) for c, trial in found if c.name == REFERENCE]
-    looped = reference.loop is not None
     return Trials(
-        onnx_sha256=nothing.onnx_sha256,
-        scores_sha256=scores_sha256,
-        compared="final latents" if looped else "recorded samples",
-        seeds=reference.seeds,
-        scheduler_steps=reference.sampling.steps if looped else None,
-        latent_gain_db=gains[0] if looped else None,
+        onnx_sha256=work.spec().onnx_sha256,
+        scores_sha256=sha256_file(work.run / "scores.safetensors"),
+        compared="recorded samples" if loop is None else "final latents",
+        seeds=seeds,
+        scheduler_steps=None if loop is None else work.options.steps or STEPS,
+        latent_gain_db=None if loop is None else gains[0],
         trials=tuple(trial for _, trial in found),
     )
 
@@ -91,28 +84,32 @@ def _wanted(work: Work) -> bool:
     return work.options.trials is not False
 
 
-def _running(work: Work) -> list[Candidate]:
+def _running(work: Work, *, for_latents: bool) -> list[Candidate]:
     """What competes for `auto`, and the plan that the gain of latents is measured on."""
-    from segquant_trt.plan import REFERENCE, make_reference
+    from segquant_trt.plan import REFERENCE, make_candidates, make_reference
 
-    candidates, arguments = _candidates(work)
-    running = [candidate for candidate in candidates if candidate.competes]
-    if len(candidates) == 1:  # nothing to choose
+    records = planning_records(work)
+    running = [candidate for candidate in make_candidates(*records) if candidate.competes]
+    if len(running) == 1:  # nothing to choose
         running = []
-    if not any(candidate.name == REFERENCE for candidate in running):
-        running.append(make_reference(*arguments))
+    if for_latents and not any(candidate.name == REFERENCE for candidate in running):
+        running.append(make_reference(*records))
     return running
 
 
 def plan_stage(work: Work) -> None:
     """Write `plan.yaml`."""
-    from segquant_trt.plan import choose
+    from segquant_trt.plan import choose, make_candidates
 
-    candidates, (*_, request, digests) = _candidates(work)
-    trials = _known(work, digests.scores)
+    records = planning_records(work)
+    *_, request, digests = records
+    trials = known_trials(work, digests.scores)
+    candidates = make_candidates(*records)
     plan = choose(candidates, trials, request)
     write_record(work.run / "plan.yaml", plan)
-    if request.preset == "auto" and trials is None and work.options.trials is not False:
+    rivals = sum(candidate.competes for candidate in candidates) > 1
+    untried = trials is None or (trials.trials and not plan.chosen_from)
+    if rivals and untried and work.options.trials is not False:
         work.progress.note(
             "chosen by what is expected of it: 'segquant-trt trial', and 'plan' after it, compare "
             "it with the presets' plans by running them"
@@ -121,26 +118,31 @@ def plan_stage(work: Work) -> None:
         work.progress.note(line)
 
 
-def _candidates(work: Work) -> tuple[tuple[Candidate, ...], tuple[Any, ...]]:
-    """Candidates, and the records and the request that they were made from."""
-    from segquant_trt.plan import Digests, make_candidates, plan_request
+def planning_records(
+    work: Work,
+) -> tuple[GraphFacts, Scores, CostTable, PlanRequest, Digests]:
+    """What plans are made from.
+
+    Raises:
+        SegQuantError: a record is missing or damaged.
+    """
+    from segquant_trt.plan import Digests
     from segquant_trt.records.costs import cost_table
     from segquant_trt.records.scores import read_scores
 
-    options = work.options
+    options, facts = work.options, work.facts()
     scores = read_scores(work.run / "scores.safetensors")
-    arguments = (
-        work.facts(),
+    return (
+        facts,
         scores,
         cost_table(options.target, options.costs),
-        plan_request(options),
+        plan_request_of(work, facts, options),
         Digests(
             facts=sha256_file(work.run / "facts.yaml"),
             calibration=scores.calibration_sha256,
             scores=sha256_file(work.run / "scores.safetensors"),
         ),
     )
-    return make_candidates(*arguments), arguments
 
 
 def _told(plan: QuantPlan) -> Iterator[str]:
@@ -214,7 +216,7 @@ def refuse_idle_limits(options: CompileOptions, given: Collection[str] | None = 
         )
 
 
-def _known(work: Work, scores_sha256: str) -> Trials | None:
+def known_trials(work: Work, scores_sha256: str) -> Trials | None:
     """The trials of these scores, if there are any."""
     path = work.run / "trials.yaml"
     if not path.exists():

@@ -15,7 +15,7 @@ from segquant_trt.backends.denoise import float_denoise
 from segquant_trt.backends.emission import StoredArrays
 from segquant_trt.graph.bigfile import load_graph
 from segquant_trt.models.loop import Array, Denoise, DenoisingLoop, Float32
-from segquant_trt.pipeline.sampling import STEPS, batch_size_of, guidance_of, loop_of
+from segquant_trt.pipeline.sampling import STEPS, batch_size_of, guidance_of
 from segquant_trt.plan import Candidate, decisions_sha256
 from segquant_trt.records.recordings import open_recordings
 from segquant_trt.records.scratch import scratch_folder
@@ -68,7 +68,7 @@ class FloatRun:
     latents: Float32 | None = field(repr=False)
 
 
-def float_run(work: Work, seeds: Sequence[int]) -> FloatRun:
+def float_run(work: Work, loop: DenoisingLoop | None, seeds: Sequence[int]) -> FloatRun:
     """Run the float model: along trajectories of `seeds`, else on the calibration's excerpt."""
     calls = Calls(
         float_denoise(work.run / "model.onnx", work.weights(), threads=work.options.threads)
@@ -78,21 +78,14 @@ def float_run(work: Work, seeds: Sequence[int]) -> FloatRun:
         guidance_scale=guidance_of(work),
         batch_size=batch_size_of(work),
     )
-    loop, latents = loop_of(work), None
+    latents = None
     if loop is None:
         excerpt = open_recordings(work.run / "excerpt.safetensors", work.spec())
         for batch in excerpt.batches(_BATCH):
             calls(batch)
     else:
-        update = work.update("float trajectories")
-        latents = sample(loop, calls, seeds, sampling, update).latents
-    return FloatRun(
-        calls=calls,
-        loop=loop,
-        seeds=() if loop is None else tuple(seeds),
-        sampling=sampling,
-        latents=latents,
-    )
+        latents = sample(loop, calls, seeds, sampling, work.update("float trajectories")).latents
+    return FloatRun(calls=calls, loop=loop, seeds=tuple(seeds), sampling=sampling, latents=latents)
 
 
 def run_trials(

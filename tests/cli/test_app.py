@@ -117,7 +117,7 @@ def test_options_reach_the_pipeline(pipeline: Pipeline, tmp_path: Path) -> None:
     ]
 
 
-STAGES = ("calibrate", "analyze", "plan", "rewrite", "build", "verify", "bench", "report")
+STAGES = ("calibrate", "analyze", "trial", "plan", "rewrite", "build", "verify", "bench", "report")
 
 
 @pytest.mark.parametrize("stage", STAGES)

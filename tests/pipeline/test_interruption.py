@@ -18,8 +18,8 @@ from tests.shared import LazyFolders
 
 DETERMINISTIC = (
     "model.onnx", "model.yaml", "facts.yaml", "calibration.safetensors", "scores.safetensors",
-    "plan.yaml", "quantized.onnx", "quantized.weights", "bundle/manifest.json", "bundle/model.onnx",
-    "quality.json",
+    "trials.yaml", "plan.yaml", "quantized.onnx", "quantized.weights", "bundle/manifest.json",
+    "bundle/model.onnx", "quality.json",
 )  # fmt: skip
 
 
