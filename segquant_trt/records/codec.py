@@ -33,7 +33,7 @@ def _converter() -> Converter:
     converter.register_structure_hook(str, _text)
     converter.register_structure_hook(bool, _boolean)
     converter.register_structure_hook(int | str, _axis)
-    converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _one_of)
+    converter.register_structure_hook_func(_is_literal, _one_of)
     for optional, hook in ((str, _text), (float, _number), (int, _integer), (bool, _boolean)):
         converter.register_structure_hook(optional | None, _optional(hook))
     for union, noun in ((ActivationScheme, "scheme"), (RowFactor, "row factor")):
@@ -105,6 +105,11 @@ def _boolean(value: Any, _: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"expected true or false, got {value!r}")
     return value
+
+
+def _is_literal(kind: Any) -> bool:
+    origin: Any = get_origin(kind)
+    return origin is Literal
 
 
 def _one_of(value: Any, kind: Any) -> Any:
