@@ -116,11 +116,12 @@ def staged(work: Path, stage: str) -> dict[str, float]:
     started = time.perf_counter()
     run_stage(stage, options)
     seconds = time.perf_counter() - started
-    peak = max(
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return {"seconds": round(seconds, 2), "peak_rss_mib": peak >> 10}
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(sum(each.ru_utime + each.ru_stime for each in used), 2),
+        "peak_rss_mib": max(each.ru_maxrss for each in used) >> 10,
+    }
 
 
 def _in_a_child(work: Path, stage: str) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import time
 from collections import Counter
@@ -113,7 +114,7 @@ class Matrix:
         return self._work / "cells" / target / model / "latency.json"
 
     def _computed(self, wanted: Cell) -> dict[str, Any]:
-        started = time.perf_counter()
+        started, used = time.perf_counter(), _processor_seconds()
         match wanted.method.how:
             case Own():
                 figures = self._own(wanted, wanted.method.how)
@@ -130,6 +131,7 @@ class Matrix:
             "target": wanted.target,
             **figures,
             "seconds": round(time.perf_counter() - started, 1),
+            "processor_seconds": round(_processor_seconds() - used, 1),
         }
 
     def _own(self, wanted: Cell, own: Own) -> dict[str, Any]:
@@ -245,6 +247,12 @@ def compile_until(last: str, run: Path, model: str, options: Mapping[str, Any]) 
         if stage.name == last:
             return
     raise AssertionError(f"there is no stage {last}")
+
+
+def _processor_seconds() -> float:
+    """What this process and its ended children have used: of use on a busy machine."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def _busy_share() -> float:

@@ -65,6 +65,7 @@ class Method:
     judged: bool = True
 
 
+_EIGHT_BITS: tuple[Format, ...] = ("W8A8",)
 _INTEGER: tuple[Format, ...] = ("W8A8", "W4A8")
 _ALL: tuple[Format, ...] = ("W8A8", "W4A8", "W4A16")
 
@@ -89,7 +90,8 @@ def _only(*features: Trait) -> Method:
     codes, search weight scales, and give convolutions' outputs a scale per channel.
     """
     others = tuple(other for other in _FEATURES if other not in features)
-    formats = _ALL if "gptq" in features else _INTEGER
+    of_weights = not features or set(features) & {"smoothed", "gptq"}
+    formats = _ALL if "gptq" in features else _INTEGER if of_weights else _EIGHT_BITS
     return Method(
         name=f"only-{'-'.join(features) or 'planner'}",
         how=Own(
@@ -109,7 +111,7 @@ def _without(*features: Trait) -> Method:
             options={**_PREDICTED, "objective": "quality"},
             rules=(Rule(sites="*", forbid=features),) if features else (),
         ),
-        formats=("W8A8",),
+        formats=_EIGHT_BITS,
         judged=False,
     )
 
@@ -124,7 +126,7 @@ _IN_TABLES = (
 
 METHODS: tuple[Method, ...] = (
     *(
-        Method(name=name, how=Theirs(baseline=name), formats=("W8A8",))
+        Method(name=name, how=Theirs(baseline=name), formats=_EIGHT_BITS)
         for name in (*_IN_TABLES, *(name for name in BASELINES if name not in _IN_TABLES))
     ),
     _preset("plain", formats=_ALL),
