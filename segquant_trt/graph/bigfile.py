@@ -78,7 +78,7 @@ def external_range(tensor: onnx.TensorProto) -> ExternalRange | None:
 
 
 class Weights:
-    """Initializers of one graph, read lazily.
+    """Initializers of one graph, read lazily; what Constant nodes hold can be read too.
 
     Args:
         model: a graph opened by `load_graph`.
@@ -87,6 +87,7 @@ class Weights:
 
     def __init__(self, model: onnx.ModelProto, folder: Path) -> None:
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._all = {**_in_nodes(model.graph), **self._tensors}
         self._folder = folder
         self._maps: dict[str, mmap.mmap] = {}
 
@@ -98,16 +99,16 @@ class Weights:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of the initializer `name`."""
-        return tuple(self._tensors[name].dims)
+        return tuple(self._all[name].dims)
 
     def dtype(self, name: str) -> np.dtype[np.generic]:
         """NumPy (or ml_dtypes) dtype of the initializer `name`."""
-        return onnx.helper.tensor_dtype_to_np_dtype(self._tensors[name].data_type)
+        return onnx.helper.tensor_dtype_to_np_dtype(self._all[name].data_type)
 
     def size_bytes(self, name: str) -> int:
         """Stored bytes of the initializer `name`."""
         count = int(np.prod(self.shape(name), dtype=np.int64))
-        if self._tensors[name].data_type in _TWO_PER_BYTE:
+        if self._all[name].data_type in _TWO_PER_BYTE:
             return (count + 1) // 2
         return count * self.dtype(name).itemsize
 
@@ -119,7 +120,7 @@ class Weights:
         Raises:
             SegQuantError: the external file is missing or too short.
         """
-        tensor = self._tensors[name]
+        tensor = self._all[name]
         place = external_range(tensor)
         if place is None:
             return numpy_helper.to_array(tensor)
@@ -184,3 +185,13 @@ class Weights:
                     hint="check that the checkpoint is still where it was exported from",
                 ) from error
         return self._maps[location]
+
+
+def _in_nodes(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    return {
+        node.output[0]: found.t
+        for node in graph.node
+        if node.op_type == "Constant"
+        for found in node.attribute
+        if found.name == "value"
+    }

@@ -11,7 +11,13 @@ from onnx import NodeProto, numpy_helper
 
 from segquant_trt.backends.placement import Placement
 from segquant_trt.errors import SegQuantError
-from segquant_trt.graph.qdq import PRODUCTS, codes_behind, site_of, weight_codes_behind
+from segquant_trt.graph.qdq import (
+    PRODUCTS,
+    coded_products,
+    codes_behind,
+    site_of,
+    weight_codes_behind,
+)
 from segquant_trt.graph.wiring import Wiring, node_name
 from segquant_trt.records import LinearSite, SitePlan
 from segquant_trt.rewrite.data import GraphData
@@ -76,10 +82,13 @@ def expected_codes(
     return expected
 
 
-def check_codes(after: onnx.ModelProto, expected: Mapping[str, list[Codes]]) -> None:
-    """The planned sites, and only they, read codes: scales and zero points of the plan.
+def check_codes(
+    before: onnx.ModelProto, after: onnx.ModelProto, expected: Mapping[str, list[Codes]]
+) -> None:
+    """The planned sites, and only they, are made to read codes: scales and zero points of the plan.
 
     Args:
+        before: the graph as it was, in which other sites may have read codes already.
         after: the rewritten graph.
         expected: the products of every planned site, in the order of its segments.
 
@@ -87,8 +96,11 @@ def check_codes(after: onnx.ModelProto, expected: Mapping[str, list[Codes]]) -> 
         SegQuantError: naming the first site that differs.
     """
     wiring = Wiring(after.graph)
+    given = {node_name(node) for node, _ in coded_products(Wiring(before.graph))}
     found: dict[str, list[Codes]] = {}
     for node in wiring.nodes:
+        if node_name(node) in given:
+            continue
         if node.op_type in PRODUCTS:
             weight = weight_codes_behind(node.input[1], wiring)
             if weight is not None:

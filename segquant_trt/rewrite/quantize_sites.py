@@ -29,7 +29,7 @@ from segquant_trt.records import GraphFacts, LinearSite, QuantPlan, SitePlan
 from segquant_trt.rewrite.data import GraphData
 from segquant_trt.rewrite.ensure import check_codes, check_untouched, expected_codes
 
-_OPSET = 21  # the first with INT4 and blocks; Split into equal parts and reductions need 18
+OPSET = 21  # the first with INT4 and blocks; Split into equal parts and reductions need 18
 
 
 class QuantizeSites(Pass):
@@ -90,9 +90,9 @@ class QuantizeSites(Pass):
             if node is None or node.op_type != site.op or node.input[0] != site.activation:
                 raise _unknown_site(site.name)
         opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-        if self._chosen and opset < _OPSET:
+        if self._chosen and opset < OPSET:
             raise SegQuantError(
-                f"the graph is of opset {opset}; {_OPSET} or later is needed",
+                f"the graph is of opset {opset}; {OPSET} or later is needed",
                 hint="export it again, or convert it with onnx.version_converter",
             )
 
@@ -132,7 +132,9 @@ class QuantizeSites(Pass):
         declared = set(self._chosen)
         declared |= {site.bias_node for site, _ in self._chosen.values() if site.bias_node}
         check_untouched(before, after, declared)
-        check_codes(after, expected_codes(self._chosen.values(), self._placement, self.data))
+        check_codes(
+            before, after, expected_codes(self._chosen.values(), self._placement, self.data)
+        )
 
 
 def _declare(model: onnx.ModelProto, functions: list[onnx.FunctionProto]) -> None:
