@@ -14,6 +14,7 @@ from segquant_trt.export.job import Job, OnProgress
 from segquant_trt.records import Validation
 from segquant_trt.records.child import child_environment
 from segquant_trt.records.codec import from_plain
+from segquant_trt.records.scratch import remove_stale
 
 _SHOWN_LINES = 12
 
@@ -45,6 +46,7 @@ def run_in_process(job: Job, on_progress: OnProgress) -> Validation:
         finally:
             process.kill()
             process.wait()
+            remove_stale(job.out)
 
 
 def _converse(

@@ -24,15 +24,20 @@ def scratch_folder(out: Path) -> Iterator[Path]:
     scratch = out.with_name(f".{out.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        for stale in out.parent.glob(f".{out.name}.*.*.tmp"):
-            if not _alive(stale.name.split(".")[-3]):
-                shutil.rmtree(stale, ignore_errors=True)
+        remove_stale(out)
         scratch.mkdir()
         yield scratch
     except OSError as error:
         raise writing_failed(out, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def remove_stale(out: Path) -> None:
+    """Remove what processes that are gone have left beside `out`."""
+    for stale in out.parent.glob(f".{out.name}.*.*.tmp"):
+        if not _alive(stale.name.split(".")[-3]):
+            shutil.rmtree(stale, ignore_errors=True)
 
 
 def _alive(pid: str) -> bool:

@@ -90,6 +90,17 @@ def test_a_graph_that_fails_its_check_is_not_left_behind(
     assert not list(tmp_path.iterdir())
 
 
+def test_an_interrupted_export_leaves_nothing(tiny_denoisers: LazyFolders, tmp_path: Path) -> None:
+    def interrupt(fraction: float, text: str) -> None:
+        if "against torch" in text:
+            assert list(tmp_path.glob(".model.onnx.*.tmp"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_in_process(_job(tiny_denoisers["sd3"], tmp_path), interrupt)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_killed_parent_takes_the_exporter_with_it(
     tiny_denoisers: LazyFolders, tmp_path: Path
 ) -> None:
