@@ -22,7 +22,6 @@ from segquant_trt.cli.stage import run_stage
 @arguments.planning
 @arguments.freezing
 @arguments.trials
-@arguments.freezing
 @arguments.staged
 def command(as_json: bool, **given: Any) -> None:
     """Run the plans that compete for `auto` on calibration seeds, into RUN/trials.yaml.

@@ -119,10 +119,10 @@ class _Search:
             return False
         if reach <= self._prompts:
             return self._view.varies(name) and self._view.shapes.of(name) is not None
-        return name in self.rows and self._one_row(name)
+        return name in self.rows
 
     def _one_row(self, name: str) -> bool:
-        """Tokens would cost as much in the second graph as in the first, and T times the memory."""
+        """Rows per token would cost as much once for all steps, and T times the memory."""
         lengths = (self._view.shapes.of(name) or ())[1:]
         return all(isinstance(n, int) for n in lengths) and sum(n != 1 for n in lengths) <= 1
 
@@ -164,7 +164,8 @@ class _Search:
         varying = [name for name in read_tensors(node) if self._reach.get(name)]
         repeated = [name for name in varying if self._repeats(name)]
         known = all(name in self.rows or self._is_constant_per_prompt(name) for name in varying)
-        if known and all(map(self._has_rows, outputs)) and self._by_row(node):
+        single = all(self._has_rows(name) and self._one_row(name) for name in outputs)
+        if known and single and self._by_row(node):
             self.rows.update(outputs)
             self.repeated.update(repeated)
 
