@@ -39,15 +39,15 @@ def cards(
     manifest: Manifest, quality: Quality, benchmark: Benchmark, prediction: Prediction | None
 ) -> tuple[Card, ...]:
     """Headline figures; those without meaning for this input are left out."""
-    expected = None if prediction is None else prediction.sqnr_db_mean
     return (
-        *_quality_cards(quality, expected),
+        *_quality_cards(quality, prediction),
         *_learned_cards(quality),
         *_cost_cards(manifest, benchmark),
     )
 
 
-def _quality_cards(quality: Quality, expected_db: float | None) -> Iterator[Card]:
+def _quality_cards(quality: Quality, prediction: Prediction | None) -> Iterator[Card]:
+    expected_db = None if prediction is None else prediction.sqnr_db_mean
     worst = min(quality.steps, key=lambda step: step.sqnr_db, default=None)
     when = f" at timestep {worst.timestep:.6g}" if worst else ""
     planned = f"; {decibels(expected_db)} were expected" if expected_db is not None else ""
@@ -58,10 +58,13 @@ def _quality_cards(quality: Quality, expected_db: float | None) -> Iterator[Card
     )
     if quality.latent_sqnr_db is not None:
         floor = quality.latent_sqnr_db_float16
+        alone = f"float16 alone: {decibels(floor)}" if floor is not None else "free running"
+        latent_db = None if prediction is None else prediction.latent_sqnr_db
+        planned = f"; {decibels(latent_db)} were expected" if latent_db is not None else ""
         yield Card(
             name="SQNR, final latent",
             value=decibels(quality.latent_sqnr_db),
-            context=f"float16 alone: {decibels(floor)}" if floor is not None else "free running",
+            context=f"{alone}{planned}",
         )
     if quality.psnr_db is not None:
         ssim = f"SSIM {quality.ssim:.4f}" if quality.ssim is not None else "images, same seeds"

@@ -30,6 +30,7 @@ from segquant_trt.records import (
     QuantPlan,
 )
 from segquant_trt.records.codec import from_plain, read_yaml
+from segquant_trt.records.trials import Trials
 from segquant_trt.report.description import Description
 from segquant_trt.report.inspect_record import Record, describe_record
 
@@ -37,6 +38,7 @@ _KINDS: tuple[type[Record], ...] = (
     ModelSpec,
     CheckpointLocation,
     GraphFacts,
+    Trials,
     QuantPlan,
     Manifest,
     Quality,

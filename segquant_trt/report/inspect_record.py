@@ -16,15 +16,26 @@ from segquant_trt.records import (
     HoistedPrompt,
     Manifest,
     ModelSpec,
+    Prediction,
     Quality,
     QuantPlan,
     TensorSpec,
 )
+from segquant_trt.records.trials import Trials
+from segquant_trt.report.contenders import contender_table
 from segquant_trt.report.description import Cell, Description, Property, Table, columns
 from segquant_trt.report.inspect_facts import describe_facts
+from segquant_trt.report.inspect_trials import describe_trials
 
 Record: TypeAlias = (
-    ModelSpec | CheckpointLocation | GraphFacts | QuantPlan | Manifest | Quality | Benchmark
+    ModelSpec
+    | CheckpointLocation
+    | GraphFacts
+    | Trials
+    | QuantPlan
+    | Manifest
+    | Quality
+    | Benchmark
 )
 
 
@@ -37,6 +48,8 @@ def describe_record(record: Record, name: str) -> Description:
             return _location(record, name)
         case GraphFacts():
             return describe_facts(record, name)
+        case Trials():
+            return describe_trials(record, name)
         case QuantPlan():
             return _plan(record, name)
         case Manifest():
@@ -154,9 +167,11 @@ def _plan(plan: QuantPlan, name: str) -> Description:
             Property(name="preset", value=plan.preset),
             Property(name="sites", value=len(plan.sites)),
             Property(name="MACs per sample", value=macs, unit="number"),
+            *_expected(plan.prediction),
             Property(name="graph sha256", value=plan.onnx_sha256),
         ),
         tables=(
+            *contender_table(plan),
             _counts("treatments", "treatment", (site.treatment.label for site in plan.sites)),
             Table(
                 title="sites",
@@ -187,11 +202,24 @@ def _temporal(quality: Quality) -> tuple[Table, ...]:
     return (Table(title="temporal features", columns=names, rows=rows),)
 
 
+def _expected(prediction: Prediction | None) -> tuple[Property, ...]:
+    if prediction is None:
+        return ()
+    figures = (
+        ("expected SQNR per step, dB", prediction.sqnr_db_mean),
+        ("expected SQNR of the final latent, dB", prediction.latent_sqnr_db),
+        ("sites by the cost table, ms", prediction.latency_ms),
+        ("sites if plain, ms", prediction.latency_ms_plain),
+    )
+    return tuple(Property(name=name, value=value, unit="number") for name, value in figures)
+
+
 def _quality(quality: Quality, name: str) -> Description:
     figures: tuple[tuple[str, Cell], ...] = (
         ("SQNR mean, dB", quality.sqnr_db_mean),
         ("SQNR worst, dB", quality.sqnr_db_worst),
         ("latent SQNR, dB", quality.latent_sqnr_db),
+        ("its standard error, dB", quality.latent_sqnr_db_stderr),
         ("latent SQNR of float16, dB", quality.latent_sqnr_db_float16),
         ("PSNR, dB", quality.psnr_db),
         ("SSIM", quality.ssim),

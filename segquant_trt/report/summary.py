@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from segquant_trt.errors import SegQuantError
-from segquant_trt.records import Benchmark, Manifest, Quality
-from segquant_trt.records.codec import from_plain, to_plain
+from segquant_trt.records import Benchmark, Manifest, Quality, QuantPlan
+from segquant_trt.records.codec import from_plain, read_record, to_plain
 from segquant_trt.records.files import sha256_file
 
 Record = TypeVar("Record")
@@ -36,6 +36,17 @@ def _of_bundle(path: Path, kind: type[Measured], manifest_sha256: str | None) ->
         return None
     record = read_json_record(path, kind)
     return record if record.bundle_manifest_sha256 == manifest_sha256 else None
+
+
+def _expected(path: Path) -> dict[str, Any]:
+    """What the bundle's plan was expected to reach, and whose it is."""
+    plan = read_record(path, QuantPlan)
+    expected = plan.prediction
+    return {
+        "planner": plan.planner,
+        "expected_sqnr_db_mean": None if expected is None else expected.sqnr_db_mean,
+        "expected_latent_sqnr_db": None if expected is None else expected.latent_sqnr_db,
+    }
 
 
 def summarize(run: Path) -> dict[str, Any]:
@@ -84,6 +95,7 @@ def summarize(run: Path) -> dict[str, Any]:
         if manifest.hoisted is not None:
             summary["sites_hoisted"] = len(manifest.hoisted.sites)
             summary["macs_hoisted_share"] = manifest.hoisted.macs_share
+        summary.update(_expected(run / "bundle" / "plan.yaml"))
     if (run / "report.html").exists():
         summary["report"] = str(run / "report.html")
     summary["not_applicable"] = missing

@@ -13,6 +13,7 @@ from segquant_trt.records import Benchmark, GraphFacts, Manifest, ModelSpec, Qua
 from segquant_trt.records.files import atomic_write_bytes
 from segquant_trt.report import numerals
 from segquant_trt.report.charts import bar_chart, sites_chart, steps_chart
+from segquant_trt.report.contenders import contender_rows
 from segquant_trt.report.figures import absent, byte_bars, cards, latency_bars
 from segquant_trt.report.pictures import gallery
 from segquant_trt.report.sites import SiteRow, site_rows
@@ -63,6 +64,7 @@ def write_report(
             cards=cards(manifest, quality, benchmark, plan.prediction),
             absent=absent(quality),
             gallery=gallery(images) if images is not None else None,
+            contenders=contender_rows(plan),
             rows=rows,
             largest_share=max((row.macs_share for row in rows), default=0.0),
             roles=Counter(row.role for row in rows),
