@@ -41,7 +41,8 @@ def explain_site(
     Raises:
         SegQuantError: a record is missing or damaged, or no single site has that name.
     """
-    from segquant_trt.plan import plan_request, weigh
+    from segquant_trt.pipeline.asking import plan_request_of
+    from segquant_trt.plan import weigh
     from segquant_trt.records.costs import cost_table
     from segquant_trt.records.scores import read_scores
     from segquant_trt.report.explain import explain, find_site
@@ -60,7 +61,8 @@ def explain_site(
         run_stage("plan", options, progress=progress, given=given)
     plan, scores = work.plan(), read_scores(run / "scores.safetensors")
     preset: PresetName = next((known for known in PRESETS if known == plan.planner), PRESETS[0])
-    request = replace(plan_request(options), target=plan.target, preset=preset)
+    request = plan_request_of(work, facts, replace(options, target=plan.target))
+    request = replace(request, preset=preset)
     table = cost_table(plan.target, options.costs)
     current = run.digests(_NEEDED)["scores.safetensors"] == plan.scores_sha256
     return explain(

@@ -84,11 +84,14 @@ class CostModel:
             (line.op == "convolution", line.term): line.nanoseconds * 1e-6 for line in table.lines
         }
 
-    def input_ms(self, treatment: Treatment, shape: Shape) -> float:
-        """Preparing the input, once for all sites of a group."""
+    def input_ms(self, treatment: Treatment, shape: Shape, *, folded: bool = False) -> float:
+        """Preparing the input, once for all sites of a group.
+
+        `folded`: what computes the input takes its divisor, which then costs nothing.
+        """
         units: dict[CostTerm, float] = defaultdict(float)
         elements = shape.input_rows * shape.channels
-        if treatment.smoothing is not None:
+        if treatment.smoothing is not None and not folded:
             units["divide"] += elements
         for part in treatment.segments:
             share = elements * part.channels / sum(s.channels for s in treatment.segments)

@@ -104,6 +104,7 @@ def _problem(
         admits_float=request.admits_float,
         output_noise=request.output_noise,
         float_share=request.float_share,
+        folded=request.folded,
     )
     for choice in problem.choices:
         if not choice.options:

@@ -99,7 +99,10 @@ def make_problem(
         else:
             groups.setdefault(score.group, []).append(score)
     choices = tuple(
-        _choice(tensor, members, sites, costs, batch, scaling, allowed, admits_float, output_noise)
+        _choice(
+            *(tensor, members, sites, costs, batch, scaling, allowed, admits_float, output_noise),
+            folded=tensor in folded,
+        )
         for tensor, members in groups.items()
     )
     computed = [score for score in scores.sites if score.site not in absent]
@@ -118,6 +121,8 @@ def _choice(
     allowed: Allowed,
     admits_float: Callable[[LinearSite], bool],
     output_noise: OutputNoise,
+    *,
+    folded: bool,
 ) -> Choice:
     shapes = [shape_of(sites[s.site], s, batch, scaling) for s in members]
     options = []
@@ -127,7 +132,7 @@ def _choice(
         if not all(allowed(sites[score.site], score, option) for score, option in pairs):
             continue
         treatments = [option.treatment for option in scored]
-        cost = costs.input_ms(treatments[0], shapes[0])
+        cost = costs.input_ms(treatments[0], shapes[0], folded=folded)
         cost += sum(costs.product_ms(t, s) for t, s in zip(treatments, shapes, strict=True))
         noise = np.sum([option.noise for option in scored], axis=0)
         noise = noise + np.sum([output_noise(score, option) for score, option in pairs], axis=0)

@@ -73,7 +73,9 @@ def weigh(
     members = [
         score
         for score in scores.sites
-        if score.group == own.group and (score.site == name or not planned[score.site].is_float)
+        if score.group == own.group
+        and bool(score.options) == bool(own.options)
+        and (score.site == name or not planned[score.site].is_float)
     ]
     problem = make_problem(
         facts,
@@ -86,6 +88,7 @@ def weigh(
         admits_float=lambda _: True,
         output_noise=request.output_noise,
         float_share=1.0,
+        folded=request.folded,
     )
     options = [
         _weighed(option, own, members, sites, request, planned[name])

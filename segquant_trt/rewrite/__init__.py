@@ -1,5 +1,6 @@
 """The rewrite stage: the float graph and a plan become a Q/DQ graph that owns its bytes."""
 
+from segquant_trt.rewrite.foldable import foldable
 from segquant_trt.rewrite.rewrite import Freezing, Removed, rewrite
 
-__all__ = ["Freezing", "Removed", "rewrite"]
+__all__ = ["Freezing", "Removed", "foldable", "rewrite"]

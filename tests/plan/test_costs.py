@@ -174,3 +174,13 @@ def test_sites_that_stay_in_float_are_paid_for_too() -> None:
     scores = scores_of(*(score(s, option(treatment("symmetric"), 1e-3)) for s in sites))
     made = plan(facts_of(*sites), scores, table(float_mac=1e6, integer_mac=1e3))
     assert made.prediction.latency_ms == pytest.approx(1.001 * M * C * N, rel=1e-3)
+
+
+def test_a_divisor_that_folds_costs_nothing() -> None:
+    sites = [site("a"), site("b")]
+    smooth = option(treatment("symmetric", smooth=True), 1e-3)
+    scores, prices = scores_of(*(score(s, smooth) for s in sites)), table(divide=1e6)
+    one = frozenset((sites[0].activation,))
+    for folded, divided in ((frozenset(), 2), (one, 1)):
+        made = plan(facts_of(*sites), scores, prices, folded=folded)
+        assert made.prediction.latency_ms == divided * M * C
