@@ -162,9 +162,6 @@ planning = _together(
         type=float,
         help="Make the fastest plan that is expected to reach this SQNR per step.",
     ),
-    click.option(
-        "--weight-only", is_flag=True, help="Code weights alone; activations stay in float."
-    ),
     click.option("--rules", metavar="FILE", type=_FILE, help="YAML rules for single sites."),
     click.option("--costs", metavar="FILE", type=_FILE, help="Cost table of your own machine."),
     click.option(
@@ -200,13 +197,24 @@ freezing = _together(
         "--freeze-schedule also what depends on the prompt and the timestep.",
     ),
 )
-weight_bits = click.option(
-    "--weight-bits",
-    metavar="N",
-    type=int,
-    default=_DEFAULTS["weight_bits"],
-    show_default=True,
-    help="Width of the weights' codes: 8 or 4.",
+weight_bits = _together(
+    click.option(
+        "--weight-bits",
+        metavar="N",
+        type=int,
+        default=_DEFAULTS["weight_bits"],
+        show_default=True,
+        help="Width of the weights' codes: 8 or 4.",
+    ),
+    click.option(
+        "--weight-only", is_flag=True, help="Code weights alone; activations stay in float."
+    ),
+    click.option(
+        "--weight-block",
+        metavar="N|channel",
+        help="With --weight-only: input channels that share a weight scale (16 to 256; 32 for "
+        "four bits unless it is given), or one scale per output channel.",
+    ),
 )
 semantics = _together(
     click.option("--timestep", metavar="NAME", help="Graph input that is the timestep."),

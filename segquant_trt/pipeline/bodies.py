@@ -88,6 +88,8 @@ def score_stage(work: Work) -> None:
         work.facts(),
         ScoreRequest(
             weight_bits=(work.options.weight_bits,),
+            weight_block=work.options.block(),
+            weight_only=work.options.weight_only,
             range_method=work.options.range_method,
             threads=work.options.threads,
         ),

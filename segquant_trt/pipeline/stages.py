@@ -9,7 +9,7 @@ from segquant_trt.records.stage import Stage
 _SAMPLING = ("steps", "guidance_scale", "height", "width", "scheduler", "seed")
 _PLANNING = (
     *("target", "preset", "objective", "max_latency", "target_sqnr", "cost_scale"),
-    *("weight_bits", "weight_only", "weight_scales", "quantize_all", "keep_float"),
+    *("weight_bits", "weight_only", "weight_block", "weight_scales", "quantize_all", "keep_float"),
     *("freeze_schedule", "hoist_prompt"),
 )
 _EXPORTED = ("model.onnx", "model.yaml")
@@ -51,7 +51,7 @@ STAGES: tuple[Stage, ...] = (
             "excerpt.safetensors",
         ),
         outputs=("scores.safetensors",),
-        options=("weight_bits", "range_method"),
+        options=("weight_bits", "weight_only", "weight_block", "range_method"),
         body=bodies.score_stage,
         further=("threads",),
     ),

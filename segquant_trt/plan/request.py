@@ -60,6 +60,7 @@ class PlanRequest:
     float_share: float = 0.015
     weight_bits: int = 8
     weight_only: bool = False
+    weight_block: int | None = None
     weight_scales: WeightScaleMethod = "absmax"
     quantize_all: bool = False
     keep_float: tuple[str, ...] = ()
@@ -141,6 +142,9 @@ class PlanRequest:
             return f"{self.weight_bits}-bit weights are asked for"
         if weight_only(treatment) != self.weight_only:
             return "weights alone are to be coded" if self.weight_only else "its inputs stay float"
+        if weight.block != self.weight_block:
+            size = "output channel" if self.weight_block is None else f"{self.weight_block} inputs"
+            return f"one weight scale per {size} is asked for"
         planned = SitePlan(
             site=site.name,
             module=site.module,
@@ -189,6 +193,7 @@ def plan_request(options: CompileOptions) -> PlanRequest:
         target_sqnr_db=options.target_sqnr,
         weight_bits=options.weight_bits,
         weight_only=options.weight_only,
+        weight_block=options.block(),
         weight_scales=options.weight_scales,
         quantize_all=options.quantize_all,
         keep_float=options.keep_float,

@@ -23,7 +23,9 @@ RANGE_METHODS: tuple[RangeMethod, ...] = get_args(RangeMethod)
 PRESETS: tuple[PresetName, ...] = get_args(PresetName)
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 WEIGHT_SCALE_METHODS: tuple[WeightScaleMethod, ...] = get_args(WeightScaleMethod)
+WEIGHT_BLOCKS = (16, 32, 64, 128, 256)
 
+_DEFAULT_BLOCK = 32
 _CHOICES: dict[str, tuple[str, ...]] = {
     "target": TARGETS,
     "dtype": DTYPES,
@@ -84,6 +86,7 @@ class CompileOptions:
     target_sqnr: float | None = None
     weight_bits: int = 8
     weight_only: bool = False
+    weight_block: str | None = None
     rules: Path | None = None
     costs: Path | None = None
     cost_scale: str | None = None
@@ -103,11 +106,40 @@ class CompileOptions:
         _check_guidance(self.guidance_scale)
         _check_sqnr(self.target_sqnr)
         _check_bits(self.weight_bits)
+        self.block()
         self.latency_limit()
         self.cost_factors()
         self.schedules()
         _check_model(self.model)
         _check_patterns(self.keep_float)
+
+    def block(self) -> int | None:
+        """Input channels that share a weight scale; None: all of an output channel.
+
+        Four-bit weights under float activations come in blocks of 32 unless it is said otherwise:
+        that is the form that runtimes have kernels for.
+
+        Raises:
+            SegQuantError: `weight_block` is neither `channel` nor one of `WEIGHT_BLOCKS`, or
+                activations are coded too.
+        """
+        if self.weight_block is None:
+            return _DEFAULT_BLOCK if self.weight_only and self.weight_bits == 4 else None
+        if self.weight_block == "channel":
+            return None
+        if self.weight_block not in [str(size) for size in WEIGHT_BLOCKS]:
+            sizes = ", ".join(str(size) for size in WEIGHT_BLOCKS)
+            raise SegQuantError(
+                f"weight_block is {self.weight_block!r}; allowed: channel, {sizes}",
+                hint="pass --weight-block with one of these",
+            )
+        if not self.weight_only:
+            raise SegQuantError(
+                f"weight_block is {self.weight_block}, but integer products have one weight scale "
+                "per output channel",
+                hint="leave --weight-block out, or keep activations in float with --weight-only",
+            )
+        return int(self.weight_block)
 
     def latency_limit(self) -> tuple[float, bool] | None:
         """`max_latency` as a number, and whether it counts in plain static INT8's time.

@@ -55,10 +55,12 @@ class OptionSearch:
     Args:
         weights: the ways to round weights that are weighed; the first one guides the divisors.
         method: how activation ranges are found.
+        weight_only: leave out every option that codes activations.
     """
 
     weights: Sequence[WeightPlan]
     method: RangeMethod
+    weight_only: bool = False
     arrays: Arrays = field(default_factory=dict)
 
     def options(self, group: Group) -> dict[str, tuple[OptionScore, ...]]:
@@ -67,6 +69,10 @@ class OptionSearch:
         return {m.site.name: self._scored(group, m, codings) for m in group.members}
 
     def _codings(self, group: Group) -> list[_Coding]:
+        untouched = SegmentPlan(channels=group.channels, activation=KeepFloat())
+        uncoded = _Coding(segments=(untouched,), divisor=None, smoothing=None)
+        if self.weight_only:
+            return [uncoded]
         whole = (group.channels,)
         divisors = {None: self._divisor(group, "static")}
         found = [self._coded(group, whole, "static", (kind,), None) for kind in _ROUNDED]
@@ -86,9 +92,7 @@ class OptionSearch:
         if group.admits_split:
             found += self._split(group, factors)
         found += self._unclipped(group, divisors[None])
-        untouched = SegmentPlan(channels=group.channels, activation=KeepFloat())
-        found.append(_Coding(segments=(untouched,), divisor=None, smoothing=None))
-        return found
+        return [*found, uncoded]
 
     def _split(self, group: Group, factors: Sequence[FactorKind]) -> list[_Coding]:
         """Every segment on its own."""

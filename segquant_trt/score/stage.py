@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +58,15 @@ _MEMORY_SHARE = 4  # a float32 module, its gradients' path included, in a quarte
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreRequest:
-    """`weight_bits`: widths whose options are scored. `range_method`: for activations."""
+    """`weight_bits`: widths whose options are scored. `range_method`: for activations.
+
+    `weight_block`: input channels with one weight scale; None: all of them. `weight_only`: only
+    options with float activations are scored.
+    """
 
     weight_bits: tuple[int, ...] = (8,)
+    weight_block: int | None = None
+    weight_only: bool = False
     range_method: RangeMethod = "mse"
     threads: int | None = None
 
@@ -96,8 +102,14 @@ def score(
         if site.name in silent:
             none = np.zeros((max(len(calibration.bin_edges), 1), site.out_features))
             gains, white = {**gains, site.name: none}, {**white, site.name: none}
-    plans = [p for p in (*_EIGHT_BITS, *_FOUR_BITS) if p.bits in request.weight_bits]
-    search = OptionSearch(weights=plans, method=request.range_method)
+    plans = [
+        replace(plan, block=request.weight_block)
+        for plan in (*_EIGHT_BITS, *_FOUR_BITS)
+        if plan.bits in request.weight_bits
+    ]
+    search = OptionSearch(
+        weights=plans, method=request.range_method, weight_only=request.weight_only
+    )
     groups = list(grouped(facts).items())
     done = 0
 

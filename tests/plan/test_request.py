@@ -10,6 +10,7 @@ import pytest
 from segquant_trt.errors import SegQuantError
 from segquant_trt.plan import PlanRequest, plan_request
 from segquant_trt.plan.costs import Scaling
+from segquant_trt.records import KeepFloat, SegmentPlan, Treatment, WeightPlan
 from segquant_trt.records.options import CompileOptions
 from segquant_trt.records.rules import Rule, Rules
 from tests.plan.made_up import (
@@ -117,6 +118,7 @@ def test_options_become_a_request(tmp_path: Path) -> None:
         target_sqnr_db=41.0,
         weight_bits=4,
         weight_only=True,
+        weight_block=32,
         weight_scales="mse",
         quantize_all=True,
         keep_float=("b",),
@@ -139,3 +141,19 @@ def test_a_latency_is_milliseconds_or_a_ratio(text, milliseconds, ratio, budget)
 @pytest.mark.parametrize(("objective", "share"), [("speed", 1.0), ("quality", 1.25)])
 def test_objectives_are_budgets(objective, share: float) -> None:
     assert PlanRequest(target="openvino", objective=objective).budget_ms(8.0) == 8.0 * share
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"), [(None, "one weight scale per output channel"), (64, "per 64 inputs")]
+)
+def test_other_blocks_than_asked_for_are_refused(asked: int | None, told: str) -> None:
+    own = site("a")
+    uncoded = SegmentPlan(channels=own.in_features, activation=KeepFloat())
+    weight = WeightPlan(bits=4, block=32)
+    option = replace(OPTIONS[0], treatment=Treatment(segments=(uncoded,), weight=weight))
+    scored = score(own, option)
+    request = PlanRequest(target="onnxruntime", weight_bits=4, weight_only=True)
+    refusal = replace(request, weight_block=asked).refusal(own, scored, option)
+    assert refusal is not None
+    assert told in refusal
+    assert replace(request, weight_block=32).refusal(own, scored, option) is None

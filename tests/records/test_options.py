@@ -68,3 +68,33 @@ def test_keywords_of_the_api() -> None:
 def test_unknown_keyword_lists_the_known() -> None:
     with pytest.raises(SegQuantError, match=r"no option 'step'.*steps"):
         CompileOptions.from_keywords("zoo:digits-flux", "run", step=4)
+
+
+@pytest.mark.parametrize(
+    ("given", "block"),
+    [
+        ({}, None),
+        ({"weight_bits": 4}, None),
+        ({"weight_bits": 4, "weight_block": "channel"}, None),
+        ({"weight_bits": 4, "weight_only": True}, 32),
+        ({"weight_bits": 4, "weight_only": True, "weight_block": "channel"}, None),
+        ({"weight_bits": 4, "weight_only": True, "weight_block": "128"}, 128),
+        ({"weight_bits": 8, "weight_only": True}, None),
+        ({"weight_bits": 8, "weight_only": True, "weight_block": "64"}, 64),
+    ],
+)
+def test_weights_come_in_blocks_where_that_is_how_kernels_want_them(given, block) -> None:
+    assert CompileOptions(out=Path("run"), **given).block() == block
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"weight_only": True, "weight_block": "48"}, "allowed: channel, 16, 32, 64, 128, 256"),
+        ({"weight_only": True, "weight_block": "row"}, "allowed: channel, 16, 32"),
+        ({"weight_bits": 4, "weight_block": "32"}, "one weight scale per output channel"),
+    ],
+)
+def test_impossible_blocks_are_refused(given, told) -> None:
+    with pytest.raises(SegQuantError, match=told):
+        CompileOptions(out=Path("run"), **given)

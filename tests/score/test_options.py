@@ -261,3 +261,18 @@ def test_factors_of_options_follow_the_timestep_bins() -> None:
             assert len(option.noise) == len(found.edges)
             if not isinstance(part.factor, Static) and part.factor.kind == "per_step":
                 assert part.factor.edges == found.edges
+
+
+def test_weights_alone_are_scored_in_blocks_under_float_inputs() -> None:
+    found = linears(31, 60, (32, 17), [6])
+    plans = [replace(plan, bits=4, block=16) for plan in (NEAREST, SEARCHED, OPTIMISED)]
+    search = OptionSearch(weights=plans, method="mse", weight_only=True)
+    options = search.options(found)["fc0"]
+    (own,) = found.members
+    assert [o.treatment.label for o in options] == ["float/w4", "float/w4", "float/w4-gptq"]
+    for option in options:
+        assert option.treatment.weight.block == 16
+        (codes,) = codes_of(own, option.treatment, search.arrays)
+        assert codes.scale.shape == (6, 4)
+        assert_foretold(own, option, own.rows, search.arrays, found.edges, 2.0)
+    assert not any(key.startswith("d-") for key in search.arrays)
