@@ -38,7 +38,7 @@ SHOWN: tuple[Shown, ...] = (
     _theirs("ONNX Runtime static", "ort-minmax-linears", "ort-percentile-linears"),
     _theirs("NVIDIA ModelOpt", "modelopt-max-linears", "modelopt-entropy-linears"),
     _theirs("OpenVINO NNCF", "nncf-mixed-linears", "nncf-performance-linears"),
-    _published("plain static", "plain"),
+    _published("plain static INT8", "plain"),
     _published("Q-Diffusion", "q-diffusion"),
     _published("TFMQ-DM", "tfmq"),
     _published("SegLinear", "seglinear"),

@@ -93,7 +93,7 @@ def test_the_short_table_shows_better_calibrations_and_latency_where_it_was_time
         "| W8A8 | flux | flux-outliers |",
         "|-|-|-|",
         "| ONNX Runtime static | 36.0 dB | - |",
-        "| plain static | 38.7 dB (1.00x) | 19.4 dB |",
+        "| plain static INT8 | 38.7 dB (1.00x) | 19.4 dB |",
         "| auto, balanced | 43.5 dB (1.25x) | 41.9 dB |",
         "| *INT8 weights, float activations* | 52.5 dB | - |",
     ]
