@@ -26,7 +26,7 @@ from segquant_trt.records.shards import Array
 
 SYNTHETIC_STEPS = 8
 _SYNTHETIC_AT_MOST = {"tokens": 1024, "height": 64, "width": 64}  # noise looks alike at any size
-_EXCERPT_STEPS = 8
+_EXCERPT_STEPS = 10
 _COLLECT_BATCH = 16
 
 
@@ -121,13 +121,15 @@ def synthetic_inputs(spec: ModelSpec, *, seed: int) -> dict[str, Array]:
 
 
 def excerpt(recordings: Recordings) -> dict[str, Array]:
-    """Two samples at each of at most eight timesteps, evenly spaced over the recording.
+    """Two samples at each of at most ten timesteps, evenly spaced from the first to the last.
 
-    The first and the last sample of a call are taken: with guidance, one of each branch. Only
-    samples of the first one's sizes are, since the excerpt is a single shard.
+    The last steps may be far more delicate than those before them. The first and the last sample
+    of a call are taken: with guidance, one of each branch. Only samples of the first one's sizes
+    are, since the excerpt is a single shard.
     """
-    distinct = list(dict.fromkeys(step for step, _ in _of_one_size(recordings)))
-    wanted = {distinct[i * len(distinct) // _EXCERPT_STEPS] for i in range(_EXCERPT_STEPS)}
+    distinct = sorted({step for step, _ in _of_one_size(recordings)}, reverse=True)
+    last = len(distinct) - 1
+    wanted = {distinct[i * last // (_EXCERPT_STEPS - 1)] for i in range(_EXCERPT_STEPS)}
     chosen: list[dict[str, Array]] = []
     for step, inputs in _of_one_size(recordings):
         if step in wanted:

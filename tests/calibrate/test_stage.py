@@ -40,6 +40,14 @@ def test_samples_of_other_sizes_than_the_first_are_left_out(tmp_path: Path) -> N
     assert found["timestep"].tolist() == [9.0, 9.0, 0.0, 0.0]
 
 
-def test_at_most_eight_timesteps_are_kept(tmp_path: Path) -> None:
+def test_at_most_ten_timesteps_are_kept_both_ends_among_them(tmp_path: Path) -> None:
     found = excerpt(recorded(tmp_path, [([float(step)], 4) for step in range(20, 0, -1)]))
-    assert list(dict.fromkeys(found["timestep"].tolist())) == [20, 18, 15, 13, 10, 8, 5, 3]
+    assert list(dict.fromkeys(found["timestep"].tolist())) == [20, 18, 16, 14, 12, 10, 8, 6, 4, 1]
+
+
+def test_the_ends_are_found_in_recordings_of_any_order(tmp_path: Path) -> None:
+    steps = [float(step) for step in np.random.default_rng(1).permutation(np.arange(1, 38))]
+    found = excerpt(recorded(tmp_path, [([step], 4) for step in steps]))
+    kept = found["timestep"].tolist()
+    assert {1.0, 37.0} <= set(kept)
+    assert list(dict.fromkeys(kept)) == [step for step in steps if step in set(kept)]
