@@ -58,6 +58,7 @@ OTHER: dict[str, Any] = {
     "costs": Path("/data/costs.yaml"),
     "cost_scale": "16,12",
     "freeze_schedule": "default:20,EulerDiscreteScheduler:8:64x96",
+    "hoist_prompt": True,
     "fallback": False,
     "full": True,
 }
