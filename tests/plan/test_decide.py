@@ -355,3 +355,22 @@ def test_a_large_model_is_planned_in_seconds(asked) -> None:
         assert made.prediction.sqnr_db_mean > plain.sqnr_db_mean + 3.0
         assert made.prediction.latency_ms <= 1.051 * made.prediction.latency_ms_plain
     assert len({label_of(s) for s in made.sites}) > 5
+
+
+def test_a_site_that_reaches_no_output_says_so() -> None:
+    used, idle = site("used"), site("idle")
+    silent = [replace(o, noise=(0.0, 0.0)) for o in OPTIONS]
+    scores = scores_of(score(used, *OPTIONS), score(idle, *silent, amplification="unreached"))
+    first, second = plan(facts_of(used, idle), scores).sites
+    assert "reaches no output" in second.why
+    assert "reaches no output" not in first.why
+    assert label_of(second) == "symmetric", "the cheapest, as all are silent"
+
+
+def test_sites_that_are_quantised_already_have_no_options_and_stay() -> None:
+    free, coded = site("free"), replace(site("coded"), weight_path=("DequantizeLinear",))
+    scores = scores_of(score(free, *OPTIONS), score(coded))
+    first, second = plan(facts_of(free, coded), scores, quantize_all=True).sites
+    assert not first.treatment.is_float
+    assert second.treatment.is_float
+    assert second.why == "its weight is quantised already"

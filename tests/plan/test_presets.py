@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from segquant_trt.records import GraphFacts, LinearSite, SitePolarity
+from segquant_trt.records.rules import Rule, Rules
 from segquant_trt.records.scores import OptionScore, Scores
 from tests.plan.made_up import (
     NEAREST,
@@ -194,3 +198,70 @@ def test_auto_is_not_bound_to_any_of_them() -> None:
         "split(symmetric+dual_scale)/w8-gptq",
         "split(dual_scale+dual_scale)/w8-gptq",
     ]
+
+
+EVERY = (*TABLE, "auto")
+
+
+@pytest.mark.parametrize("preset", EVERY)
+def test_patterns_and_rules_keep_sites_in_float_under_every_preset(preset: str) -> None:
+    facts, scores = example()
+    rules = Rules(rules=(Rule(sites="module.mi*", keep_float=True),))
+    made = plan(facts, scores, preset=preset, keep_float=("gelu",), rules=rules)
+    assert [s.treatment.is_float for s in made.sites] == [False, True, False, True, False]
+    assert made.sites[1].why == "kept in float by --keep-float 'gelu'"
+    assert made.sites[3].why == "kept in float by the rule for 'module.mi*'"
+
+
+@pytest.mark.parametrize("preset", EVERY)
+def test_rules_forbid_and_require_under_every_preset(preset: str) -> None:
+    facts, scores = example()
+    forbidden = ("shifted", "split", "smoothed", "per_step", "per_token", "dual_full")
+    rules = Rules(rules=(Rule(sites="*", forbid=forbidden),))
+    found = labels(plan(facts, scores, preset=preset, rules=rules))
+    assert all(label.split("/")[0] in ("symmetric", "dual_scale") for label in found)
+    rules = Rules(rules=(Rule(sites="*", require=("dual_full",)),))
+    found = labels(plan(facts, scores, preset=preset, rules=rules, max_latency_ratio=100.0))
+    assert all("dual_full" in label for label in found)
+
+
+@pytest.mark.parametrize("preset", EVERY)
+def test_quantize_all_takes_delicate_roles_under_every_preset(preset: str) -> None:
+    facts, scores = example()
+    sites = (replace(facts.sites[0], role="embedder"), *facts.sites[1:])
+    facts = replace(facts, sites=sites)
+    kept = plan(facts, scores, preset=preset).sites[0]
+    assert kept.treatment.is_float
+    assert not plan(facts, scores, preset=preset, quantize_all=True).sites[0].treatment.is_float
+
+
+@pytest.mark.parametrize(
+    ("preset", "ranges"),
+    [("plain", None), ("seglinear", "amax"), ("segquant", "amax"), ("q-diffusion", None),
+     ("tfmq", "amax")],
+)  # fmt: skip
+def test_published_presets_cover_all_that_was_seen(preset: str, ranges: str | None) -> None:
+    """However much better clipped ranges are, and the reverse."""
+    wanted = site("fc")
+    options = []
+    for given, noise in (("amax", 2e-4), (None, 1e-4)):
+        wide = given == "amax"
+        options += [
+            replace(
+                option(treatment("symmetric", factor=factor, weight=weight), noise),
+                ranges=given,
+                sqnr_db=40.0 if wide else 50.0,
+            )
+            for factor in ("static", "per_step")
+            for weight in (NEAREST, SEARCHED)
+        ]
+        options += [replace(option(treatment("shifted", weight=SEARCHED), noise), ranges=given)]
+    if ranges is None:  # the better ones are not always the searched ones
+        options = [replace(o, noise=tuple(1e-9 / n for n in o.noise)) for o in options]
+    scores = scores_of(score(wanted, *options))
+    made = plan(facts_of(wanted), scores, preset=preset)
+    (entry,) = made.sites
+    chosen = [o for o in options if o.treatment == entry.treatment]
+    assert made.prediction.sqnr_db_mean == pytest.approx(
+        -10 * np.log10(next(o for o in chosen if o.ranges == ranges).noise[0]), abs=0.01
+    )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from onnx import helper
 
-from segquant_trt.score.amplify import backward_gains, bins_of, mean_per_bin
+from segquant_trt.graph.wiring import Wiring
+from segquant_trt.score.amplify import backward_gains, bins_of, mean_per_bin, unreached
 from tests.score.denoisers import (
     CALLS,
     FAMILY,
@@ -151,3 +155,19 @@ def test_means_per_bin_copy_the_nearest_known_bin() -> None:
     values = np.array([[1.0, 2.0], [3.0, 4.0], [10.0, 20.0]])
     means = mean_per_bin(values, np.array([1, 1, 4]), 6)
     assert means.tolist() == [[2, 3]] * 3 + [[10, 20]] * 3
+
+
+def test_sites_whose_output_leads_nowhere_are_found_in_the_graph() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], name="used"),
+        helper.make_node("MatMul", ["x", "w"], ["b"], name="beside"),
+        helper.make_node("Shape", ["b"], ["s"]),
+        helper.make_node("MatMul", ["x", "w"], ["c"], name="idle"),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("Reshape", ["a", "s"], ["y"]),
+    ]
+    result = helper.make_tensor_value_info("y", 1, None)
+    wiring = Wiring(helper.make_graph(nodes, "g", [], [result]))
+    outputs = {"used": "a", "beside": "b", "idle": "c"}
+    found = [replace(site(name), output=output) for name, output in outputs.items()]
+    assert unreached(wiring, found) == {"idle"}
