@@ -3,9 +3,9 @@
     python -m benchmarks.ablation.predictions RUN... [--weight-bits 4] [--json FILE]
 
 RUN are folders of finished compilations, scored with the same weight bits. Every preset's plan is
-made anew, its final latent expected by the gain of RUN/trials.yaml (measured here, on calibration
-seeds, where it is missing or of other scores), rewritten, opened by its runtime and run. Exits
-with 1 where an expectation is off by more than its bound.
+made anew, its final latent expected by the gain of RUN/trials.yaml (measured here where it is
+missing or of other scores), rewritten, opened by its runtime and run. Exits with 1 where an
+expectation is off by more than its bound.
 """
 
 from __future__ import annotations

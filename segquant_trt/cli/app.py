@@ -37,7 +37,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("calibrate", "Record denoising trajectories and activation statistics."),
     Entry("analyze", "Find sites, segments, polarity and dependence of a graph."),
     Entry("score", "Measure what each way to treat each site costs the output."),
-    Entry("trial", "Run the plans that compete, on calibration seeds."),
+    Entry("trial", "Run the plans that compete for being chosen."),
     Entry("plan", "Decide what is done to every site, and say why."),
     Entry("rewrite", "Write the quantised graph."),
     Entry("build", "Build the bundle and prove that its sites run on integers."),

@@ -173,7 +173,7 @@ planning = _together(
 trials = click.option(
     "--trials/--no-trials",
     default=_DEFAULTS["trials"],
-    help="Run the plans that compete for `auto` on calibration seeds, and choose among them by "
+    help="Run the plans that compete for `auto` on seeds of their own, and choose among them by "
     "what they do. Default: for checkpoints of up to 2 GiB.",
 )
 freezing = _together(

@@ -24,7 +24,7 @@ from segquant_trt.cli.stage import run_stage
 @arguments.trials
 @arguments.staged
 def command(as_json: bool, **given: Any) -> None:
-    """Run the plans that compete for `auto` on calibration seeds, into RUN/trials.yaml.
+    """Run the plans that compete for `auto` on seeds of their own, into RUN/trials.yaml.
 
     `plan` chooses among them by what they did; it makes its own choice by expectations where
     they were not run.

@@ -1,4 +1,4 @@
-"""Plans are tried on calibration seeds, then one is chosen; later its figures are held against it.
+"""Plans are tried, then one is chosen; later its expectations are held against figures.
 
 `trial` runs what competes and writes down how it did; `plan` decides from records alone.
 """
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from segquant_trt.records.costs import CostTable
     from segquant_trt.records.scores import Scores
 
-_SEEDS, _ZOO_SEEDS = 4, 24  # the first ones of calibration
+_SEEDS, _ZOO_SEEDS = 4, 24
+_FRESH = 665_280  # a multiple of usual numbers of prompts: those of calibration, with other noise
 _TRIED_BYTES = 1 << 31  # larger checkpoints take minutes to hours on a CPU, for every plan
 _LIMITS = {"objective": "balanced", "max_latency": None, "target_sqnr": None}
 
@@ -57,7 +58,7 @@ def _tried(work: Work) -> Trials:
     running = _running(work, for_latents=loop is not None) if wanted else []
     found: list[tuple[Candidate, Trial]] = []
     count = min(sample_count(work), _ZOO_SEEDS if is_zoo(work) else _SEEDS)
-    seeds = tuple(work.options.seed + i for i in range(count)) if loop is not None else ()
+    seeds = tuple(work.options.seed + _FRESH + i for i in range(count)) if loop is not None else ()
     if running:
         reference = float_run(work, loop, seeds)
         in_steps = work.options.target_sqnr is not None
@@ -150,7 +151,7 @@ def _told(plan: QuantPlan) -> Iterator[str]:
     run = [contender for contender in plan.chosen_from if contender.ran]
     left = [contender for contender in plan.chosen_from if not contender.ran]
     if run:
-        yield "tried on calibration seeds: " + "; ".join(_result(contender) for contender in run)
+        yield "tried before choosing: " + "; ".join(_result(contender) for contender in run)
     if left:
         yield "; ".join(f"{contender.name} {contender.verdict}" for contender in left)
     expected = plan.prediction

@@ -1,4 +1,4 @@
-"""Plans at work on calibration seeds: each is rewritten, opened and run beside the float model."""
+"""Plans at work on trial seeds: each is rewritten, opened and run beside the float model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choose among plans by what they did on calibration seeds. Pure: records in, record out."""
+"""Choose among plans by what they did when they were run. Pure: records in, record out."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """A plan that competed for being chosen, and how it did on calibration seeds.
+    """A plan that competed for being chosen, and how it did when it was run.
 
     `expected_db` and `measured_db` are SQNR per step, teacher-forced; `latent_db` is measured on
     the final latents. `margin_db` is the mean over seeds (or recorded samples) of its decibels

@@ -1,4 +1,4 @@
-"""`trials.yaml`: plans that were run on calibration seeds, before one of them was chosen."""
+"""`trials.yaml`: plans that were run before one of them was chosen."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ class Trials:
     """All plans that were run.
 
     With a denoising loop, `compared` are final latents of `seeds`, every plan on its own
-    trajectories; without one, samples of the calibration's inputs. `latent_gain_db` is how far
+    trajectories: calibration's prompts, but noise that neither calibration nor verification sees,
+    since ranges and optimised weights fit the recorded trajectories a decibel better than others.
+    Without a loop, they are samples of the calibration's inputs. `latent_gain_db` is how far
     the measured SQNR of one plan's latents (`plan.REFERENCE`) lies above its *expected* SQNR per
     step: what turns expectations per step into expectations of final latents. None without latents.
     """

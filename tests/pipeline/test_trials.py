@@ -78,7 +78,7 @@ def test_planning_reads_what_was_tried_and_runs_nothing(
     before = (flux_copy / "plan.yaml").read_bytes()
     _, said = planned(flux_copy)
     assert (flux_copy / "plan.yaml").read_bytes() == before
-    assert any(line.startswith("tried on calibration seeds: auto ") for line in said)
+    assert any(line.startswith("tried before choosing: auto ") for line in said)
     assert any(line.startswith("expected: ") for line in said)
 
 
@@ -207,7 +207,10 @@ def test_final_latents_decide_where_there_is_a_loop(tmp_path: Path) -> None:
     plan, said = planned(run, num_samples=6, steps=6)
     found = tried(run)
     assert found.compared == "final latents"
-    assert (found.seeds, found.scheduler_steps) == ((0, 1, 2, 3, 4, 5), 6)
+    assert (len(found.seeds), found.scheduler_steps) == (6, 6)
+    recorded, verified = range(6), range(1_000_000, 1_001_000)
+    assert not {*found.seeds} & {*recorded, *verified}
+    assert [seed % 10 for seed in found.seeds] == list(recorded)  # the same digits
     assert all(len(trial.decibels) == 6 for trial in found.trials)
     reference = next(trial for trial in found.trials if trial.name == "segquant")
     assert plan.prediction is not None
