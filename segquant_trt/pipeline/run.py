@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,9 @@ def compile(model: Any, *, out: str | Path, **options: Any) -> CompileResult:
     """
     from segquant_trt.models.saved import named_model
 
-    name = named_model(model, Path(out) / "source")
-    return compile_model(CompileOptions.from_keywords(name, out, **options))
+    asked = CompileOptions.from_keywords(None, out, **options)
+    asked.check_files()
+    return compile_model(replace(asked, model=named_model(model, asked.out / "source")))
 
 
 def _run(
@@ -65,6 +67,7 @@ def _run(
 ) -> CompileResult:
     from segquant_trt.report.summary import summarize
 
+    options.check_files()
     run = RunFolder(options.out)
     work = Work(run=run, options=options, progress=progress)
     skipped: list[str] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -41,6 +41,14 @@ _WHOLE: dict[str, Limit] = {
     "width": (1, 65_536),
     "seed": (0, 2**63 - 1),
     "threads": (1, 4096),
+}
+
+
+_NAMED_FILES = ("inputs", "verify_inputs", "prompts", "rules", "costs")
+_KINDS: dict[str, tuple[type, str]] = {
+    "Path": (Path, "a path"),
+    "str": (str, "text"),
+    "bool": (bool, "True or False"),
 }
 
 
@@ -99,6 +107,8 @@ class CompileOptions:
     force: bool = False
 
     def __post_init__(self) -> None:
+        _check_model(self.model)
+        _check_kinds(self)
         for name, choices in _CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
         for name, limit in _WHOLE.items():
@@ -110,8 +120,21 @@ class CompileOptions:
         self.latency_limit()
         self.cost_factors()
         self.schedules()
-        _check_model(self.model)
         _check_patterns(self.keep_float)
+
+    def check_files(self) -> None:
+        """Check that what the options name is there, before hours of work are put into the rest.
+
+        Raises:
+            SegQuantError: naming the first option whose file or folder does not exist.
+        """
+        for name in _NAMED_FILES:
+            path = getattr(self, name)
+            if path is not None and not path.exists():
+                raise SegQuantError(
+                    f"{name} is {str(path)!r}, which does not exist",
+                    hint=f"pass {_flag(name)} with a file that is there",
+                )
 
     def block(self) -> int | None:
         """Input channels that share a weight scale; None: all of an output channel.
@@ -184,7 +207,7 @@ class CompileOptions:
         return () if self.freeze_schedule is None else parse_schedules(self.freeze_schedule)
 
     @classmethod
-    def from_keywords(cls, model: str, out: str | Path, **keywords: Any) -> CompileOptions:
+    def from_keywords(cls, model: str | None, out: str | Path, **keywords: Any) -> CompileOptions:
         """Build the options from loose keywords, paths given as text included.
 
         Raises:
@@ -197,16 +220,31 @@ class CompileOptions:
                     f"compile() has no option {name!r}; it has {', '.join(known)}",
                     hint="`segquant-trt compile --help` says what each option does",
                 )
-        for name in ("inputs", "verify_inputs", "prompts", "rules", "costs"):
+        for name in _NAMED_FILES:
             if isinstance(keywords.get(name), str):
                 keywords[name] = Path(keywords[name])
-        if isinstance(keywords.get("keep_float"), list):
-            keywords["keep_float"] = tuple(keywords["keep_float"])
-        return cls(model=model, out=Path(out), **keywords)
+        for name in ("keep_float", "prompt_inputs"):
+            if isinstance(keywords.get(name), list):
+                keywords[name] = tuple(keywords[name])
+        return cls(model=model, out=Path(out) if isinstance(out, str) else out, **keywords)
 
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def _check_kinds(options: CompileOptions) -> None:
+    for field in fields(options):
+        kind, _, absent = str(field.type).partition(" | ")
+        value = getattr(options, field.name)
+        if kind not in _KINDS or (absent and value is None):
+            continue
+        expected, noun = _KINDS[kind]
+        if not isinstance(value, expected):
+            raise SegQuantError(
+                f"{field.name} is {value!r}; allowed: {noun}{' or None' if absent else ''}",
+                hint="`segquant-trt compile --help` says what each option takes",
+            )
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

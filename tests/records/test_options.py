@@ -32,6 +32,13 @@ REFUSED = [
     ("target_sqnr", float("inf"), "finite"),
     ("model", "  ", "a zoo name, a folder or a hub id"),
     ("model", 7, "a zoo name, a folder or a hub id"),
+    ("inputs", 5, "a path or None"),
+    ("scheduler", 5, "text or None"),
+    ("device", None, "text"),
+    ("max_latency", 1.05, "text or None"),
+    ("freeze_schedule", 20, "text or None"),
+    ("weight_only", "yes", "True or False"),
+    ("out", "run", "a path"),
     ("keep_float", ("",), "a tuple of patterns"),
     ("keep_float", "time_*", "a tuple of patterns"),
 ]
@@ -40,11 +47,20 @@ REFUSED = [
 @pytest.mark.parametrize(("name", "value", "allowed"), REFUSED)
 def test_refused_values_are_named(name: str, value: Any, allowed: str) -> None:
     with pytest.raises(SegQuantError) as caught:
-        CompileOptions(out=OUT, **{name: value})
+        CompileOptions(**{"out": OUT, name: value})
     assert name in caught.value.what
     assert repr(value) in caught.value.what
     assert allowed in caught.value.what
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["inputs", "verify_inputs", "prompts", "rules", "costs"])
+def test_files_that_are_not_there_are_named(name: str, tmp_path: Path) -> None:
+    there = CompileOptions.from_keywords("m", OUT, **{name: str(tmp_path)})
+    there.check_files()
+    gone = CompileOptions.from_keywords("m", OUT, **{name: str(tmp_path / "gone")})
+    with pytest.raises(SegQuantError, match=f"{name} is .*gone', which does not exist"):
+        gone.check_files()
 
 
 def test_limits_are_allowed() -> None:
