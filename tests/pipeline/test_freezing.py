@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import segquant_trt
 from segquant_trt.cli.app import main
 from segquant_trt.models.zoo import zoo_path
 from segquant_trt.models.zoo_loop import ZooLoop
+from segquant_trt.records import GraphFacts
+from segquant_trt.records.codec import read_record
 
 
 def test_a_denoiser_alone_cannot_be_frozen(
@@ -26,6 +29,53 @@ def test_a_denoiser_alone_cannot_be_frozen(
     assert main(["rewrite", run, "--freeze-schedule", "20"]) != 0
     assert "allowed: SCHEDULER:STEPS" in capsys.readouterr().err
     assert main(["rewrite", run]) == 0
+
+
+def test_a_denoiser_alone_can_be_hoisted(
+    flux_copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`inspect` tells what runs once per prompt; the option is remembered, and can be undone."""
+    run = str(flux_copy)
+    assert main(["rewrite", run, "--hoist-prompt"]) == 0
+    assert "run once per prompt" in capsys.readouterr().err
+    assert main(["build", run]) == 0
+    assert main(["inspect", str(flux_copy / "bundle")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for name in ("encoder_hidden_states", "pooled_projections", "guidance"):
+        assert name in said.partition("inputs of a prompt ")[2].partition("sites once")[0]
+    count = len(read_record(flux_copy / "facts.yaml", GraphFacts).prompt_constant)
+    assert count > 2
+    assert f"sites once per prompt {count} MACs once per prompt" in said
+    assert main(["rewrite", run, "--force"]) == 0
+    assert "--hoist-prompt" in capsys.readouterr().err
+    assert main(["rewrite", run, "--no-hoist-prompt"]) == 0
+    assert not (flux_copy / "quantized.prompt.onnx").exists()
+    assert main(["build", run]) == 0
+    assert not (flux_copy / "bundle" / "prompt.onnx").exists()
+
+
+@pytest.mark.full
+def test_a_hoisted_zoo_model(tmp_path: Path) -> None:
+    """Both parts out of the loop: exact temporal features, one prompt run for all steps."""
+    result = segquant_trt.compile(
+        "zoo:digits-mmdit", out=tmp_path / "run", num_samples=4, preset="plain", steps=6,
+        freeze_schedule="default:6", hoist_prompt=True, quantize_all=True,
+    )  # fmt: skip
+    figures = result.summary
+    assert (figures["sites_frozen"], figures["sites_hoisted"]) == (2, 16)
+    assert figures["macs_hoisted_share"] > 0.04
+    quality = json.loads((tmp_path / "run" / "quality.json").read_text())
+    assert {entry["held"] for entry in quality["temporal"]} == {"once per prompt"}
+    assert all(entry["relative_error_worst"] == 0.0 for entry in quality["temporal"])
+    bundle = segquant_trt.load(figures["bundle"], threads=1)
+    loop = ZooLoop(zoo_path("digits-mmdit"))
+    latents = [loop.sample(bundle.run, seeds=[seed], steps=6).latents for seed in (1, 2)]
+    assert (bundle.prompt_runs, bundle.fallback_calls) == (2, 0)
+    again = [loop.sample(bundle.run, seeds=[seed], steps=6).latents for seed in (2, 1)]
+    assert bundle.prompt_runs == 2
+    np.testing.assert_array_equal(again[::-1], latents)
+    loop.sample(bundle.run, seeds=[1], steps=5)
+    assert bundle.fallback_calls > 0
 
 
 @pytest.mark.full
