@@ -62,6 +62,7 @@ class OnnxRuntime:
         requantize_conv_output=True,
         output_channels=True,
         lift_linear_bias=True,
+        input_channels=True,
     )
 
     def float_session(

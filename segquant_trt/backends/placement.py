@@ -35,6 +35,8 @@ class Placement:
     bias of a linear is stored as `[1, 1, N]`. `dual_lowering`: two polarities are two products
     with the same weight, or one product with twice the rows. `seg_linear_function`: linears that
     are split or coded in two polarities are calls of the ONNX function `segquant::SegLinear`.
+    `input_channels`: what is coded with a scale per channel may be decoded with one scale for all,
+    which divides channels that do not lie last for nothing.
     """
 
     schemes: tuple[str, ...]
@@ -50,6 +52,7 @@ class Placement:
     lift_linear_bias: bool
     dual_lowering: DualLowering = "planes"
     seg_linear_function: bool = False
+    input_channels: bool = False
 
     def lacks(self, site: LinearSite, plan: SitePlan) -> str | None:
         """What `plan` asks for at `site` that this target does not have, or None."""

@@ -6,6 +6,7 @@
 | `Linear(x) -> Mul(1/d)`                   | its output channels and bias over d                |
 | `Norm(x) * (1 + scale) + shift -> Mul(1/d)` | `Norm(x, 1/d) * (1 + scale) + shift / d`         |
 | `a * gelu(b) -> Mul(1/d)`, a of a linear  | the linear's columns for a over d                  |
+| any `Mul(1/d) -> QuantizeLinear(s)`, channels not last | `QuantizeLinear(s d)`, see `Placement` |
 | whose value something else reads, or that comes from elsewhere | the Mul stays                 |
 
 `scaling_rules` lists all that a divisor passes on its way.
@@ -40,13 +41,22 @@ class FoldDivisors(Pass):
         smoothed: the output of each divisor's Mul, and 1 / d float32[C].
         data: of the emitted graph.
         folder: where the float graph's external data is.
+        coders: whether codes with a scale per channel may take a divisor.
     """
 
-    def __init__(self, smoothed: Mapping[str, Float], data: GraphData, folder: Path) -> None:
+    def __init__(
+        self,
+        smoothed: Mapping[str, Float],
+        data: GraphData,
+        folder: Path,
+        *,
+        coders: bool = False,
+    ) -> None:
         self.data = data
         self.folded: tuple[str, ...] = ()
         self._smoothed = smoothed
         self._folder = folder
+        self._coders = coders
         self._touched: set[str] = set()
 
     def requires(self, model: onnx.ModelProto) -> None:
@@ -66,10 +76,13 @@ class FoldDivisors(Pass):
         folded: dict[str, str] = {}
         for node in wiring.nodes:
             inverse = self._smoothed.get(node.output[0])
-            if inverse is None or not scaling.reads_alone(node, node.input[0]):
+            if inverse is None:
                 continue
             axis = -len(wiring.initializers[node.input[1]].dims)
-            edits = scaling.tensor(node.input[0], inverse, axis)
+            alone = scaling.reads_alone(node, node.input[0])
+            edits = scaling.tensor(node.input[0], inverse, axis) if alone else None
+            if edits is None and self._coders:
+                edits = scaling.coders(node.output[0], inverse, axis)
             if edits is not None:
                 scaling.take(edits)
                 folded[node.output[0]] = node.input[0]

@@ -73,7 +73,8 @@ def foldable(
     quantized.run(trial)
     RemoveUnused().run(trial)
     divided = {node.output[0]: node.input[0] for node in trial.graph.node}
-    folding = FoldDivisors(quantized.smoothed, quantized.data, folder)
+    coders = placement.input_channels
+    folding = FoldDivisors(quantized.smoothed, quantized.data, folder, coders=coders)
     folding.run(trial)
     return frozenset(divided[name] for name in folding.folded)
 

@@ -227,7 +227,8 @@ class _Job:
         )
         sites.run(model)
         RemoveUnused().run(model)
-        folding = FoldDivisors(sites.smoothed, sites.data, self.checkpoint)
+        coders = placement.input_channels
+        folding = FoldDivisors(sites.smoothed, sites.data, self.checkpoint, coders=coders)
         folding.run(model)
         RemoveUnused().run(model)
         return model, folding.data

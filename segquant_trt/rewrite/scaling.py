@@ -201,6 +201,38 @@ class Scaling:
             attributes=[(node, "axis", len(dims) + axis)],
         )
 
+    def coders(self, name: str, vector: Float, axis: int) -> Edits | None:
+        """Edits by which all that reads `name`, all of it QuantizeLinear, reads it times `vector`.
+
+        None where channels lie last: neighbours of unlike scales are coded one by one, slowly.
+        """
+        dims = self.shape(name)
+        readers = self._wiring.consumers.get(name, [])
+        if dims is None or axis == -1 or not readers or name in self._wiring.graph_outputs:
+            return None
+        edits = Edits()
+        for node in readers:
+            found = self._coder(node, vector, len(dims) + axis)
+            if found is None:
+                return None
+            edits.extend(found)
+        return edits
+
+    def _coder(self, node: NodeProto, vector: Float, axis: int) -> Edits | None:
+        values = [self._wiring.initializers.get(name) for name in node.input[1:3]]
+        if node.op_type != "QuantizeLinear" or len(values) < 2 or None in values:
+            return None
+        scale, zero = (numpy_helper.to_array(value) for value in values if value is not None)
+        if scale.ndim:
+            return None
+        arrays = (scale / vector, np.full(vector.shape, zero))
+        names = [self._names.fresh(f"{name}_divided") for name in node.input[1:3]]
+        return Edits(
+            inputs=[(node, 1, names[0]), (node, 2, names[1])],
+            constants=[numpy_helper.from_array(a, n) for a, n in zip(arrays, names, strict=True)],
+            attributes=[(node, "axis", axis)],
+        )
+
     def is_constant(self, name: str) -> bool:
         """Whether `name` is an initializer, or will be one."""
         return name in self._floats or constant_origin(name, self._wiring) is not None

@@ -381,3 +381,67 @@ def test_behind_a_coded_linear(tmp_path: Path, rank: int, target: str) -> None:
     assert np.abs(one - two).max() <= 2e-6 * np.abs(two).max()
     names = [tensor.name for tensor in load_graph(folded).graph.initializer]
     assert "first.bias_float32" not in names  # nothing reads it any more
+
+
+def two_convolutions_behind_silu(folder: Path) -> Path:
+    """One reads `x * sigmoid(x)`, and so does something that wants it as it is."""
+    silu = [
+        node("Sigmoid", ["x"], ["gate"], name="gate"),
+        node("Mul", ["x", "gate"], ["h"], name="silu"),
+        node("Abs", ["h"], ["other"], name="abs"),
+    ]
+    (first, more), (second, rest) = (
+        convolution("second", "h", "y", 4),
+        convolution("third", "h", "z", 5),
+    )
+    shape = ["n", C, "h", "w"]
+    outputs = dict.fromkeys(("y", "z", "other"), shape)
+    nodes = [*silu, *first, *second]
+    return save_graph(folder / "model.onnx", nodes, {"x": shape}, outputs, more | rest)
+
+
+def test_codes_of_convolutions_take_what_silu_cannot(tmp_path: Path) -> None:
+    """A scale per channel in front of products that know of one; every code is the same."""
+    model = two_convolutions_behind_silu(tmp_path)
+    folded, plain = coded(tmp_path, model, "onnxruntime", "second")
+    assert (len(multiplications(plain)), multiplications(folded)) == (1, [])
+    feeds = {"x": random(2, C, 5, 7, seed=9)}
+    one, two = (literal_session(path, threads=1).run(feeds) for path in (folded, plain))
+    for name in ("y", "z", "other"):
+        assert np.array_equal(one[name], two[name])
+    (coder,) = (n for n in load_graph(folded).graph.node if n.input[0] == "h" and has_axis(n))
+    assert coder.op_type == "QuantizeLinear"
+    proofs = backend_for("onnxruntime").integer_sites(folded, ["second", "third"], example=feeds)
+    assert all(proof.integer for proof in proofs.values())
+
+
+def has_axis(found: NodeProto) -> bool:
+    return any(attribute.name == "axis" for attribute in found.attribute)
+
+
+def test_the_runtime_agrees_with_the_codes(tmp_path: Path) -> None:
+    """Where ONNX Runtime fuses the convolution, its result is that of the graph as written."""
+    model = two_convolutions_behind_silu(tmp_path)
+    folded, plain = coded(tmp_path, model, "onnxruntime", "second")
+    feeds = {"x": random(3, C, 6, 5, seed=11)}
+    wanted = literal_session(plain, threads=1).run(feeds)
+    found = backend_for("onnxruntime").open(folded, threads=1).run(feeds)
+    step = 8.0 / 255.0  # of the requantised output
+    for name in ("y", "z"):
+        assert np.abs(found[name] - wanted[name]).max() <= 1.01 * step
+        assert np.mean(found[name] == wanted[name]) > 0.98
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_codes_of_linears_do_not(tmp_path: Path, target: str) -> None:
+    """Their channels lie last."""
+    model = graph(tmp_path, activation())
+    folded, plain = coded(tmp_path, model, target, "q")
+    assert len(multiplications(folded)) == len(multiplications(plain)) == 1
+    assert folded.read_bytes() == plain.read_bytes()
+
+
+def test_other_targets_keep_the_product(tmp_path: Path) -> None:
+    model = two_convolutions_behind_silu(tmp_path)
+    folded, plain = coded(tmp_path, model, "openvino", "second")
+    assert len(multiplications(folded)) == len(multiplications(plain)) == 1

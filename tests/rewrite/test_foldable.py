@@ -70,7 +70,8 @@ def test_behind_a_requantised_convolution(tmp_path: Path, target: Target) -> Non
     model = save_graph(
         tmp_path / "model.onnx", [*first, *second], {"x": shape}, {"y": shape}, weights | more
     )
-    assert found(model, target) == {"h"}
+    # Where codes may have a scale per channel they take what the input cannot.
+    assert found(model, target) == ({"x", "h"} if target == "onnxruntime" else {"h"})
 
 
 def test_a_site_that_stays_in_float_wants_the_tensor_as_it_is(tmp_path: Path) -> None:
