@@ -49,6 +49,12 @@ def _expected(path: Path) -> dict[str, Any]:
     }
 
 
+def _overtaken(run: Path) -> bool:
+    """Whether the plan has changed since the bundle was built from it."""
+    plan, built = run / "plan.yaml", run / "bundle" / "plan.yaml"
+    return plan.exists() and sha256_file(plan) != sha256_file(built)
+
+
 def summarize(run: Path) -> dict[str, Any]:
     """The figures there are so far; keys without meaning for this model are null."""
     summary: dict[str, Any] = {"run": str(run)}
@@ -96,6 +102,8 @@ def summarize(run: Path) -> dict[str, Any]:
             summary["sites_hoisted"] = len(manifest.hoisted.sites)
             summary["macs_hoisted_share"] = manifest.hoisted.macs_share
         summary.update(_expected(run / "bundle" / "plan.yaml"))
+        if _overtaken(run):
+            summary["outdated"] = "bundle and figures are those of an earlier plan than plan.yaml"
     if (run / "report.html").exists():
         summary["report"] = str(run / "report.html")
     summary["not_applicable"] = missing
