@@ -84,12 +84,8 @@ class HoistPrompt(Pass):
         del model.graph.node[:]
         model.graph.node.extend(rebuilt.node)
         RemoveUnused().run(model)
-        read = {name for node in model.graph.node for name in read_tensors(node)}
-        inputs = [value for value in model.graph.input if value.name in read]
-        inputs += [_declared(name, kinds, view.shapes) for name in self.found.values]
-        renewed = onnx.GraphProto(input=inputs)
-        del model.graph.input[:]
-        model.graph.input.extend(renewed.input)
+        declared = [_declared(name, kinds, view.shapes) for name in self.found.values]
+        model.graph.input.extend(declared)
 
     def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> None:
         """Every node is in one graph or the other, and none that is left has changed."""
@@ -122,16 +118,13 @@ class HoistPrompt(Pass):
         values = onnx.GraphProto(value_info=described)
         del second.graph.value_info[:]
         second.graph.value_info.extend(values.value_info)
-        read = {name for node in second.graph.node for name in read_tensors(node)}
-        inputs = [value for value in second.graph.input if value.name in read]
-        if self.row_input is not None:
-            inputs.append(helper.make_tensor_value_info(self.row_input, TensorProto.INT64, [_ROWS]))
-        kept = onnx.GraphProto(input=inputs)
-        for value in kept.input:
+        drop_unread_inputs(second)
+        for value in second.graph.input:
             if value.name == self._timestep:
                 value.type.tensor_type.shape.dim[0].dim_param = _ROWS
-        del second.graph.input[:]
-        second.graph.input.extend(kept.input)
+        if self.row_input is not None:
+            rows = helper.make_tensor_value_info(self.row_input, TensorProto.INT64, [_ROWS])
+            second.graph.input.append(rows)
         return second
 
     def _repeat(self, second: onnx.ModelProto) -> None:
@@ -162,6 +155,14 @@ class HoistPrompt(Pass):
         rebuilt = onnx.GraphProto(node=nodes)
         del second.graph.node[:]
         second.graph.node.extend(rebuilt.node)
+
+
+def drop_unread_inputs(model: onnx.ModelProto) -> None:
+    """Remove inputs that no node reads; codes with scales per step may still come to read some."""
+    read = {name for node in model.graph.node for name in read_tensors(node)}
+    kept = onnx.GraphProto(input=[value for value in model.graph.input if value.name in read])
+    del model.graph.input[:]
+    model.graph.input.extend(kept.input)
 
 
 def _element_types(model: onnx.ModelProto) -> dict[str, int]:

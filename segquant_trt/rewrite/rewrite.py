@@ -28,7 +28,7 @@ from segquant_trt.records.scratch import scratch_folder, sync_file
 from segquant_trt.rewrite.data import GraphData, StoredCodes, write_data
 from segquant_trt.rewrite.fold_divisors import FoldDivisors
 from segquant_trt.rewrite.freeze_steps import FreezeSteps
-from segquant_trt.rewrite.hoist_prompt import HoistPrompt
+from segquant_trt.rewrite.hoist_prompt import HoistPrompt, drop_unread_inputs
 from segquant_trt.rewrite.quantize_sites import QuantizeSites
 
 _NO_ARRAYS: Mapping[str, npt.NDArray[np.generic]] = MappingProxyType({})
@@ -120,6 +120,7 @@ def rewrite(
     removed = Removed(frozen=frozen, hoisted=hoisted)
     graphs = {out: job.quantize(model, removed.sites)}
     if prompt is not None:
+        drop_unread_inputs(model)
         graphs[prompt_path(out)] = prompt, GraphData(weights=(), floats=())
     if frozen is not None and frozen.fallback:
         graphs[fallback_path(out)] = job.quantize(load_graph(model_onnx), ())

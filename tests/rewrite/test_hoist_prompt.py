@@ -18,12 +18,12 @@ from segquant_trt.graph.bigfile import load_graph
 from segquant_trt.graph.frozen_stamp import fallback_path, frozen_steps
 from segquant_trt.graph.hoisted_stamp import hoisted_prompt, prompt_path
 from segquant_trt.graph.wiring import node_name
-from segquant_trt.records import KeepFloat, left_in_float
+from segquant_trt.records import KeepFloat, PerStep, left_in_float
 from segquant_trt.records.step_rows import table_steps
 from segquant_trt.rewrite import Freezing, Removed, rewrite
 from tests.rewrite.hoisting import PROMPTS, STEPS, WIDTH, denoiser, feeds_at
 from tests.shared import LazyFolders
-from tests.small_graphs import plan_of, save_graph, scheme_of
+from tests.small_graphs import plan_of, save_graph, scheme_of, treated
 from tests.tiny_pipelines import TINY_KINDS, tiny_denoiser
 
 FREEZING = Freezing(schedule="default:6", timesteps=STEPS, fallback=True)
@@ -125,6 +125,30 @@ def test_hoisted_sites_stay_float_whatever_the_plan_says(tmp_path: Path) -> None
     np.testing.assert_array_equal(opened(out).run(feeds)["y"], wanted)
     coded = literal_session(fallback_path(out), threads=1).run(feeds)["y"]
     assert np.abs(coded - wanted).max() > 1e-3
+
+
+def test_scales_per_step_still_see_the_timestep(tmp_path: Path) -> None:
+    """Nothing but them reads it in the main graph; codes are those of the whole graph."""
+    model = denoiser(tmp_path)
+    facts = analyze(model, timestep="when", prompts=PROMPTS)
+    plan = plan_of(facts, "onnxruntime", lambda _: KeepFloat())
+    coded = treated(WIDTH, scheme_of("symmetric"))
+    factor = PerStep(edges=(0.0, 400.0), factors=(0.5, 3.0))
+    segments = tuple(dataclasses.replace(part, factor=factor) for part in coded.segments)
+    fc = dataclasses.replace(coded, segments=segments)
+    plan = dataclasses.replace(
+        plan,
+        sites=tuple(
+            dataclasses.replace(s, treatment=fc) if s.site == "fc" else s for s in plan.sites
+        ),
+    )
+    out = tmp_path / "q.onnx"
+    rewrite(model, tmp_path, facts, plan, out, freezing=FREEZING, hoisting=True)
+    assert [v.name for v in load_graph(out).graph.input] == ["x", "when", "m", "k", "v"]
+    feeds = feeds_at([981.0, 1.0, 501.0])
+    found = open_whole(out, prompt_path(out), lambda path: literal_session(path, threads=1))
+    wanted = literal_session(fallback_path(out), threads=1).run(feeds)["y"]
+    np.testing.assert_array_equal(found.run(feeds)["y"], wanted)
 
 
 MIXING = {
