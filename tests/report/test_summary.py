@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from segquant_trt.records.codec import to_plain, write_record
@@ -17,5 +18,7 @@ def test_a_plan_that_the_bundle_is_not_of_is_told(tmp_path: Path) -> None:
     assert "outdated" not in summarize(tmp_path)
     write_record(tmp_path / "plan.yaml", run.plan)
     assert "outdated" not in summarize(tmp_path)
-    (tmp_path / "plan.yaml").write_bytes((tmp_path / "plan.yaml").read_bytes() + b"# edited\n")
+    (tmp_path / "plan.yaml").write_bytes((tmp_path / "plan.yaml").read_bytes() + b"# a remark\n")
+    assert "outdated" not in summarize(tmp_path)
+    write_record(tmp_path / "plan.yaml", replace(run.plan, sites=run.plan.sites[:-1]))
     assert "an earlier plan" in summarize(tmp_path)["outdated"]
