@@ -51,27 +51,34 @@ def trial_stage(work: Work) -> None:
 
 def _tried(work: Work) -> Trials:
     from segquant_trt.pipeline.trials import float_run, run_trials
-    from segquant_trt.plan import REFERENCE, latent_gain_db
+    from segquant_trt.plan import decisions_sha256, latent_gain_db, make_candidates, make_references
 
     wanted = _wanted(work)
     loop = loop_of(work) if wanted else None
-    running = _running(work, for_latents=loop is not None) if wanted else []
-    found: list[tuple[Candidate, Trial]] = []
+    running: list[Candidate] = []
+    references: tuple[Candidate, ...] = ()
+    if wanted:
+        records = planning_records(work)
+        running = [candidate for candidate in make_candidates(*records) if candidate.competes]
+        running = running if len(running) > 1 else []  # nothing to choose
+        references = () if loop is None else make_references(*records)
+    plans = {decisions_sha256(c.plan): c for c in (*references, *running)}
+    found: tuple[Trial, ...] = ()
     count = min(sample_count(work), _ZOO_SEEDS if is_zoo(work) else _SEEDS)
-    seeds = tuple(work.options.seed + _FRESH + i for i in range(count)) if loop is not None else ()
-    if running:
+    seeds = () if loop is None else tuple(work.options.seed + _FRESH + i for i in range(count))
+    if plans:
         reference = float_run(work, loop, seeds)
         in_steps = work.options.target_sqnr is not None
-        found = list(run_trials(work, running, reference, in_steps=in_steps))
-    gains = [latent_gain_db(c, trial) for c, trial in found if c.name == REFERENCE]
+        done = run_trials(work, list(plans.values()), reference, in_steps=in_steps)
+        found = tuple(trial for _, trial in done)
     return Trials(
         onnx_sha256=work.spec().onnx_sha256,
         scores_sha256=sha256_file(work.run / "scores.safetensors"),
         compared="recorded samples" if loop is None else "final latents",
         seeds=seeds,
         scheduler_steps=None if loop is None else work.options.steps or STEPS,
-        latent_gain_db=None if loop is None else gains[0],
-        trials=tuple(trial for _, trial in found),
+        latent_gain_db=latent_gain_db(references, found) if references else None,
+        trials=found,
     )
 
 
@@ -83,19 +90,6 @@ def _wanted(work: Work) -> bool:
         )
         return False
     return work.options.trials is not False
-
-
-def _running(work: Work, *, for_latents: bool) -> list[Candidate]:
-    """What competes for `auto`, and the plan that the gain of latents is measured on."""
-    from segquant_trt.plan import REFERENCE, make_candidates, make_reference
-
-    records = planning_records(work)
-    running = [candidate for candidate in make_candidates(*records) if candidate.competes]
-    if len(running) == 1:  # nothing to choose
-        running = []
-    if for_latents and not any(candidate.name == REFERENCE for candidate in running):
-        running.append(make_reference(*records))
-    return running
 
 
 def plan_stage(work: Work) -> None:

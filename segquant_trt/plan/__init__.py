@@ -1,11 +1,10 @@
 """The plan stage: how each site is treated, and why."""
 
 from segquant_trt.plan.candidates import (
-    REFERENCE,
     Candidate,
     decisions_sha256,
     make_candidates,
-    make_reference,
+    make_references,
 )
 from segquant_trt.plan.choose import choose, latent_gain_db
 from segquant_trt.plan.decide import Digests, make_plan
@@ -13,7 +12,6 @@ from segquant_trt.plan.request import PlanRequest, plan_request
 from segquant_trt.plan.weigh import Weighed, Weighing, weigh
 
 __all__ = [
-    "REFERENCE",
     "Candidate",
     "Digests",
     "PlanRequest",
@@ -24,7 +22,7 @@ __all__ = [
     "latent_gain_db",
     "make_candidates",
     "make_plan",
-    "make_reference",
+    "make_references",
     "plan_request",
     "weigh",
 ]

@@ -19,9 +19,9 @@ from segquant_trt.records.files import digest_of
 from segquant_trt.records.options import PRESETS, PresetName
 from segquant_trt.records.scores import OptionScore, Scores
 
-REFERENCE: PresetName = "segquant"
-"""Amid what planners do: errors of weights add up over the steps, those of activations hardly, so
-plain codes, which err in activations most, would promise other plans too much at the end."""
+REFERENCES: tuple[PresetName, ...] = ("plain", "segquant")
+"""Errors of weights add up over the steps, those of activations hardly: plain codes, which err in
+activations most, promise other plans too much at the end, and treated activations too little."""
 
 _PUBLISHED = tuple(name for name in PRESETS if name != "auto")
 _ROUNDED = 1e-3  # of predicted latencies
@@ -86,12 +86,17 @@ def make_candidates(
     return _pruned(_without_twins(found), request)
 
 
-def make_reference(
+def make_references(
     facts: GraphFacts, scores: Scores, table: CostTable, request: PlanRequest, digests: Digests
-) -> Candidate:
-    """The plan that the gain of final latents is measured on, under the rules of `request`."""
-    plan = make_plan(facts, scores, table, replace(request, preset=REFERENCE), digests)
-    return Candidate(name=REFERENCE, plan=plan)
+) -> tuple[Candidate, ...]:
+    """The plans that the gain of final latents is measured on, under the rules of `request`."""
+    return tuple(
+        Candidate(
+            name=name,
+            plan=make_plan(facts, scores, table, replace(request, preset=name), digests),
+        )
+        for name in REFERENCES
+    )
 
 
 def _variants(

@@ -66,9 +66,14 @@ def choose(
     return _expecting(plan, gain)
 
 
-def latent_gain_db(reference: Candidate, trial: Trial) -> float:
-    """Measured SQNR of final latents over the expected SQNR per step."""
-    return round(float(np.mean(trial.decibels)) - reference.expected_db, 2)
+def latent_gain_db(references: Sequence[Candidate], trials: Sequence[Trial]) -> float:
+    """Measured SQNR of final latents over the expected SQNR per step, mean of `references`."""
+    known = {trial.decisions_sha256: trial.decibels for trial in trials}
+    gains = [
+        float(np.mean(known[decisions_sha256(candidate.plan)])) - candidate.expected_db
+        for candidate in references
+    ]
+    return round(float(np.mean(gains)), 2)
 
 
 def _found(

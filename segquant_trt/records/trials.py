@@ -31,8 +31,9 @@ class Trials:
     trajectories: calibration's prompts, but noise that neither calibration nor verification sees,
     since ranges and optimised weights fit the recorded trajectories a decibel better than others.
     Without a loop, they are samples of the calibration's inputs. `latent_gain_db` is how far
-    the measured SQNR of one plan's latents (`plan.REFERENCE`) lies above its *expected* SQNR per
-    step: what turns expectations per step into expectations of final latents. None without latents.
+    the measured SQNR of latents lies above the *expected* SQNR per step, on the plans that
+    `plan.make_references` names: what turns the one expectation into the other for every plan of
+    the model. None without latents.
     """
 
     SCHEMA_VERSION: ClassVar[int] = 1

@@ -137,9 +137,11 @@ def test_trials_without_steps_say_nothing_about_a_target() -> None:
 def test_the_gain_of_one_plan_serves_all() -> None:
     reference = candidate("segquant", expected_db=44.0)
     known = trials((reference, [40.0, 41.0]))
-    gain = latent_gain_db(reference, known.trials[0])
+    gain = latent_gain_db([reference], known.trials)
     assert gain == -3.5
     other = candidate("tfmq", expected_db=39.0)
+    both = trials((reference, [40.0, 41.0]), (other, [38.0, 37.0]))
+    assert latent_gain_db([other, reference], both.trials) == -2.5
     plan = choose((other,), replace(known, latent_gain_db=gain), REQUEST)
     assert plan.prediction is not None
     assert plan.prediction.latent_sqnr_db == 35.5
