@@ -54,7 +54,7 @@ OTHER: dict[str, Any] = {
     "target_sqnr": 30.5,
     "weight_bits": 4,
     "weight_only": True,
-    "weight_block": 64,
+    "weight_block": "channel",
     "rules": Path("/data/rules.yaml"),
     "costs": Path("/data/costs.yaml"),
     "cost_scale": "16,12",
