@@ -115,6 +115,26 @@ def test_four_bits_take_the_cheapest_multiple_of_the_scales_and_refit_it(block, 
         np.testing.assert_allclose(spread(found.scale[n : n + 1], plan, 37)[0], scale, rtol=1e-5)
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**20),
+    width=st.integers(1, 40),
+    block=st.sampled_from([None, 7, 16]),
+    damping=st.sampled_from([0.0, 0.03, 1.0]),
+)
+def test_no_channel_is_worse_off_for_the_search(seed, width, block, damping) -> None:
+    w, matrix = weight(seed, 5, width), gram(correlated(seed, 200, width))
+    plan = WeightPlan(bits=4, block=block, scale_method="mse")
+    h = matrix + damping * np.diag(np.diag(matrix))
+    fixed = gptq(
+        w, matrix, plan, damping=damping,
+        scale=weight_scale(w, plan, importance=np.diagonal(matrix)),
+    )  # fmt: skip
+    searched = gptq(w, matrix, plan, damping=damping)
+    before, after = (cost(w, q.codes, spread(q.scale, plan, width), h) for q in (fixed, searched))
+    assert (after <= before * (1 + 1e-5) + 1e-9 * np.einsum("nk,kl,nl->n", w, h, w)).all()
+
+
 @pytest.mark.parametrize("block", [None, 32])
 def test_searched_scales_help_on_rows_that_were_not_seen(block) -> None:
     w, x = weight(22, 64, 129), correlated(22, 4000, 129)
