@@ -162,6 +162,27 @@ def test_what_lacks_rows_stays_and_what_it_is_made_of_is_frozen(tmp_path: Path) 
     )
 
 
+@pytest.mark.parametrize("steps", [STEPS, STEPS[:1]])
+def test_samples_that_look_at_each_other_are_refused(
+    tmp_path: Path, steps: tuple[float, ...]
+) -> None:
+    """A row of the batch for every step would not be the row of a call."""
+    nodes = (
+        helper.make_node("ReduceMean", ["m", "nought"], ["mean"], name="mean", keepdims=1),
+        helper.make_node("Sub", ["m", "mean"], ["apart"], name="apart"),
+        helper.make_node("ReduceMean", ["apart", "last"], ["level"], name="level", keepdims=1),
+        helper.make_node("Unsqueeze", ["level", "one"], ["level1"], name="level1"),
+        helper.make_node("Add", ["y", "level1"], ["z"], name="z"),
+    )
+    numbers = [
+        helper.make_node("Constant", [], [name], name=name, value_ints=[value])
+        for name, value in (("nought", 0), ("last", -1))
+    ]
+    model = denoiser(tmp_path, *numbers, *nodes, outputs=("z",))
+    with pytest.raises(SegQuantError, match="of one sample depends on the timesteps of the others"):
+        frozen_graph(model, "when", steps)
+
+
 def test_a_timestep_for_all_samples_is_refused(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Mul", ["weight", "when"], ["row"], name="row"),
