@@ -12,27 +12,23 @@ import argparse
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.ablation.subject import Subject
 from segquant_trt.backends.denoise import float_denoise
 from segquant_trt.models.judge import open_judge
-from segquant_trt.models.loop import Array, Denoise, DenoisingLoop, Float32
+from segquant_trt.models.loop import Array, Denoise, Float32
 from segquant_trt.models.zoo_loop import GUIDANCE_SCALE, ZooLoop
 from segquant_trt.records import CheckpointLocation, Quality
 from segquant_trt.records.codec import read_record
 from segquant_trt.records.files import atomic_write_bytes, sha256_file
-from segquant_trt.verify.figures import sqnr_db
 from segquant_trt.verify.float16 import with_float16_activations
 from segquant_trt.verify.free_running import Sampling
 from segquant_trt.verify.quality import Denoisers, Verification, verify_loop
-from segquant_trt.verify.teacher_forced import TeacherForced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,26 +102,19 @@ class Examiner:
 
     def warm_up(self) -> None:
         """Ask the float model all that any examination will ask it."""
-        self.quality(lambda inputs: self._reference(inputs))
+        self.quality(self._reference)
 
     def figures(self, denoise: Denoise, *, judged: bool = True) -> Figures:
         """Examine one denoiser; its images are classified if `judged`."""
-        quality, decibels = self.quality(denoise, judged=judged)
-        names = Figures.__dataclass_fields__.keys() - {"latent_sqnr_db_stderr"}
-        return Figures(
-            latent_sqnr_db_stderr=float(np.std(decibels, ddof=1) / np.sqrt(len(decibels))),
-            **{name: getattr(quality, name) for name in names},
-        )
+        quality = self.quality(denoise, judged=judged)
+        return Figures(**{name: getattr(quality, name) for name in Figures.__dataclass_fields__})
 
-    def quality(
-        self, denoise: Denoise, *, judged: bool = True
-    ) -> tuple[Quality, npt.NDArray[np.float64]]:
-        """What verify would write into quality.json, and the latent SQNR in dB of every seed."""
+    def quality(self, denoise: Denoise, *, judged: bool = True) -> Quality:
+        """What verify would write into quality.json, without what it tells of single sites."""
         at = self._conditions
-        loop = _Witness(self._loop)
         seeds = tuple(at.first_seed + i for i in range(max(at.judged, at.seeds)))
         quality, _ = verify_loop(
-            loop,
+            self._loop,
             Denoisers(reference=self._reference, quantized=denoise, float16=self._float16),
             Verification(
                 seeds=seeds[: at.seeds],
@@ -140,9 +129,7 @@ class Examiner:
             on_progress=lambda label, done, total: None,
         )
         self._answers.keep()
-        reference = np.concatenate(loop.float_latents)
-        own = loop.latents_of(denoise)[: len(reference)]
-        return quality, sqnr_db(reference, own)
+        return quality
 
 
 class Answers:
@@ -178,29 +165,6 @@ class Answers:
             np.savez(stream, **self._known)
             atomic_write_bytes(self._path, stream.getvalue())
             self._fresh = False
-
-
-class _Witness:
-    """A loop that keeps the latents of whoever samples with it."""
-
-    def __init__(self, loop: DenoisingLoop) -> None:
-        self._loop = loop
-        self._seen: list[tuple[Denoise, Float32]] = []
-
-    def sample(self, denoise: Denoise, *, seeds: Sequence[int], **options: Any) -> Any:
-        samples = self._loop.sample(denoise, seeds=seeds, **options)
-        self._seen.append((denoise, samples.latents))
-        return samples
-
-    @property
-    def float_latents(self) -> list[Float32]:
-        """Latents of the compared seeds: the float trajectory, along which others are asked."""
-        return [latents for who, latents in self._seen if isinstance(who, TeacherForced)]
-
-    def latents_of(self, denoise: Denoise) -> Float32:
-        """Latents of one denoiser's own trajectories."""
-        (latents,) = [latents for who, latents in self._seen if who is denoise]
-        return latents
 
 
 def _memory_name(subject: Subject) -> str:
