@@ -65,15 +65,18 @@ def steps_chart(steps: Sequence[StepFigure]) -> str:
     floor = [(step.timestep, step.sqnr_db_float16) for step in ordered]
     known = [(time, db) for time, db in floor if db is not None]
     with _figure("steps", 9.6, 3.3) as (figure, axes):
+        lowest = min(0.0, *values)
+        highest = max(*values, *(db for _, db in known), lowest + 1.0)
+        crowded = bool(known) and abs(known[0][1] - values[0]) < 0.09 * (highest - lowest)
+        below = crowded and known[0][1] < values[0]
         if known:
             axes.plot(*zip(*known, strict=True), color=_FLOAT, linewidth=1.4, linestyle=(0, (4, 2)))
             axes.scatter(*zip(*known, strict=True), color=_FLOAT, s=7)
-            _name_line(axes, known[0], "float16 noise floor", _MUTED)
-        lowest = min(0.0, *values)
+            _name_line(axes, known[0], "float16 noise floor", _MUTED, below=below)
         axes.fill_between(times, values, lowest, color=_ACCENT, alpha=0.12, linewidth=0)
         axes.plot(times, values, color=_ACCENT, linewidth=2.2)
         axes.scatter(times, values, color=_ACCENT, s=16, zorder=3)
-        _name_line(axes, (times[0], values[0]), "quantised", _ACCENT)
+        _name_line(axes, (times[0], values[0]), "quantised", _ACCENT, below=crowded and not below)
         _mark_worst(axes, times, values)
         _frame_steps(axes, times, [*values, *(db for _, db in known)])
         return _svg(figure, "steps", "SQNR in decibels over timesteps")
@@ -91,9 +94,16 @@ def _frame_steps(axes: Axes, times: Sequence[float], values: Sequence[float]) ->
     axes.tick_params(length=0)
 
 
-def _name_line(axes: Axes, point: tuple[float, float], text: str, color: str) -> None:
+def _name_line(
+    axes: Axes, point: tuple[float, float], text: str, color: str, *, below: bool
+) -> None:
     axes.annotate(
-        text, point, xytext=(1, 7), textcoords="offset points", color=color, fontweight="bold"
+        text,
+        point,
+        xytext=(1, -15 if below else 7),
+        textcoords="offset points",
+        color=color,
+        fontweight="bold",
     )
 
 

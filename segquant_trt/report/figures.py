@@ -18,6 +18,8 @@ _NAMES = {
     "sqnr_db_mean": "SQNR",
     "sqnr_db_worst": "worst SQNR",
     "latent_sqnr_db": "SQNR of the final latent",
+    "scheduler_steps": "number of steps",
+    "guidance_scale": "guidance",
     "psnr_db": "image PSNR",
     "ssim": "SSIM",
     "classifier_accuracy": "classifier accuracy",
@@ -120,8 +122,8 @@ def _cost_cards(manifest: Manifest, benchmark: Benchmark) -> Iterator[Card]:
 
 
 def absent(quality: Quality) -> tuple[str, ...]:
-    """Names of the figures that this input gives no meaning, in words."""
-    return tuple(_NAMES.get(key, key) for key in quality.not_applicable)
+    """The figures that this input gives no meaning, in words; not what they are compared with."""
+    return tuple(_NAMES[key] for key in quality.not_applicable if key in _NAMES)
 
 
 def latency_bars(benchmark: Benchmark) -> tuple[Bar, Bar]:

@@ -86,3 +86,19 @@ def test_names_are_plain_text() -> None:
     assert "<b> & $x$" in texts(CHARTS["sites"]())
     (long,) = [word for word in texts(CHARTS["one site"]()) if word.endswith("aaaa")]
     assert long == "…" + "a" * 57
+
+
+def test_names_of_lines_that_coincide_do_not_cover_each_other() -> None:
+    def heights(floor: float) -> tuple[float, float]:
+        svg = steps_chart(steps(60.0, 60.0, floor=floor))
+        found = {
+            text: float(y) for y, text in re.findall(r' y="([\d.]+)"[^>]*>([^<]+)</text>', svg)
+        }
+        return found["quantised"], found["float16 noise floor"]
+
+    quantised, floor = heights(60.5)
+    assert quantised > floor + 8  # y grows downwards
+    quantised, floor = heights(59.5)
+    assert floor > quantised + 8
+    quantised, floor = heights(90.0)
+    assert quantised > floor + 8

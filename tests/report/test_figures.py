@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from segquant_trt.records import Prediction
-from segquant_trt.report.figures import cards
+from segquant_trt.report.figures import absent, cards
 from tests.report.runs import Run, bare_run, zoo_run
 
 
@@ -54,3 +54,11 @@ def test_what_the_plan_expected_stands_beside_what_was_measured() -> None:
         "SQNR, per step"
     ]
     assert context.endswith("; 31.9 dB were expected")
+
+
+def test_figures_that_are_absent_are_named_in_words() -> None:
+    quality = replace(
+        zoo_run(4).quality,
+        not_applicable=("classifier_accuracy", "classifier_accuracy_float", "guidance_scale"),
+    )
+    assert absent(quality) == ("classifier accuracy", "guidance")
