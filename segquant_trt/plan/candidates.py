@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from segquant_trt.errors import SegQuantError
-from segquant_trt.plan.decide import Digests, make_plan
+from segquant_trt.plan.decide import Digests, limits_latency, make_plan
 from segquant_trt.plan.request import PlanRequest
 from segquant_trt.records import GraphFacts, QuantPlan
 from segquant_trt.records.codec import to_plain
@@ -136,10 +136,11 @@ def _optimised(option: OptionScore) -> bool:
 def _judged(candidate: Candidate, own: Candidate, request: PlanRequest) -> Candidate:
     """With the reason why it breaks the request's limits, if it does."""
     target = request.target_sqnr_db
-    if target is not None:
-        short = candidate.expected_db < target
+    if target is not None and candidate.expected_db < target:
         reason = f"{candidate.expected_db:.1f} dB are expected of it, {target:g} asked for"
-        return replace(candidate, refused=reason) if short else candidate
+        return replace(candidate, refused=reason)
+    if target is not None and not limits_latency(request):
+        return candidate
     assert own.plan.prediction is not None
     assert own.plan.prediction.latency_ms_plain is not None
     budget = request.budget_ms(own.plan.prediction.latency_ms_plain)

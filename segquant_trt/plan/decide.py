@@ -143,9 +143,22 @@ def _solve(
     if request.preset != "auto":
         preset = RANKED[request.preset]
         return _ranked(facts, scores, problem, preset, preset.weight_scales)
-    if request.target_sqnr_db is not None:
-        return least_time(problem, request.target_sqnr_db, plain)
-    return least_noise(problem, request.budget_ms(plain.cost_ms), plain)
+    budget = request.budget_ms(plain.cost_ms)
+    if request.target_sqnr_db is None:
+        return least_noise(problem, budget, plain)
+    fastest = least_time(problem, request.target_sqnr_db, plain)
+    if limits_latency(request) and fastest.cost_ms > budget:
+        raise SegQuantError(
+            f"the fastest plan that is expected to reach {request.target_sqnr_db:g} dB takes "
+            f"{fastest.cost_ms:.4g} ms, and at most {budget:.4g} are allowed (by the cost table)",
+            hint="ask for less with --target-sqnr, or allow more with --max-latency",
+        )
+    return fastest
+
+
+def limits_latency(request: PlanRequest) -> bool:
+    """Whether a latency was given, beside or without a target of SQNR."""
+    return request.max_latency_ms is not None or request.max_latency_ratio is not None
 
 
 def _ranked(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from segquant_trt.errors import SegQuantError
 from segquant_trt.plan import Candidate, PlanRequest, decisions_sha256, make_candidates
 from segquant_trt.records import Smoothing, Treatment
 from segquant_trt.records.scores import Scores
@@ -122,6 +123,17 @@ def test_presets_short_of_a_target_may_not_be_chosen() -> None:
     assert made["auto"].expected_db >= 36.0
     assert {"auto +1 dB", "auto +2 dB"} < set(made)
     assert made["auto +2 dB"].expected_db >= 38.0
+
+
+def test_a_target_and_a_latency_hold_together() -> None:
+    asked = {"target_sqnr_db": 36.0, "max_latency_ratio": 9.0}
+    loose = found(ALL, **asked)
+    assert loose["auto"].cost_ms == found(ALL, target_sqnr_db=36.0)["auto"].cost_ms
+    tight = loose["auto"].cost_ms / found(ALL, preset="plain")["plain"].cost_ms + 0.01
+    bounded = found(ALL, **(asked | {"max_latency_ratio": tight}))
+    assert all(c.cost_ms <= loose["auto"].cost_ms * 1.02 for c in bounded.values() if c.competes)
+    with pytest.raises(SegQuantError, match=r"at most .* are allowed"):
+        found(ALL, **(asked | {"max_latency_ratio": 1.0}))
 
 
 def test_a_target_out_of_reach_has_no_higher_variants() -> None:
