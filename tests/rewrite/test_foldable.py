@@ -15,13 +15,12 @@ from tests.rewrite.test_fold_divisors import (
     FOLDED,
     KEPT,
     C,
-    coded,
-    convolution,
     graph,
     layer_norm,
     multiplications,
     random,
 )
+from tests.rewrite.test_fold_into_codes import coded, convolution
 from tests.small_graphs import facts_of, linear_nodes, save_graph
 
 node = helper.make_node
