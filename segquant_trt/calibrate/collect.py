@@ -144,11 +144,16 @@ def _groups(
     """Split the outputs so that one batch of a group stays within the budget."""
     first = next(recordings.batches(1))
     sizes: dict[str, int] = {}
-    for start in range(0, len(names), 64):
-        part = names[start : start + 64]
+    # Opening a deep graph takes seconds, so that more is asked for at once where it is small.
+    start, count = 0, 64
+    while start < len(names):
+        part = names[start : start + count]
         session = float_session(with_outputs(model, part), folder, threads=threads)
-        for name, array in session.run(first, outputs=part).items():
-            sizes[name] = array.nbytes * batch_size
+        answers = session.run(first, outputs=part)
+        sizes |= {name: array.nbytes * batch_size for name, array in answers.items()}
+        start += len(part)
+        if 16 * sum(array.nbytes for array in answers.values()) < _OUTPUT_BUDGET_BYTES:
+            count *= 4
     groups: list[list[str]] = [[]]
     room = _OUTPUT_BUDGET_BYTES
     for name in names:
