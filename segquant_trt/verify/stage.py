@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from segquant_trt.verify.site_errors import FloatModel, site_errors
 from segquant_trt.verify.temporal import temporal_features
 
 _INPUTS_BATCH = 16
+_INPUTS_ELEMENTS = 1 << 16  # of the prediction: attention takes memory by the square of its size
 _TEMPORAL_BATCH = 4
 _RANKED_MODEL_BYTES = 1 << 28  # ranking loads the model once per site
 
@@ -83,7 +85,7 @@ def verify(
         denoisers.reference,
         literal_denoise(run / "quantized.onnx", threads=request.threads),
         quantized,
-        [on_frozen_steps(batch, frozen) for batch in excerpt.batches(_INPUTS_BATCH)],
+        [on_frozen_steps(batch, frozen) for batch in excerpt.batches(_batch_size(spec))],
         target=read_record(run / "plan.yaml", QuantPlan).target,
     )
     first = request.seeds[0]
@@ -109,6 +111,8 @@ def verify(
     else:
         batches = _held_out(run, spec, request, on_note)
         quality = verify_inputs(batches, denoisers, verification)
+    # Sessions keep the memory of their largest call; ranking needs that for its own.
+    del denoisers
     hoisted = hoisted_prompt(load_graph(run / "quantized.onnx"))
     absent = [site for part in (frozen, hoisted) if part is not None for site in part.sites]
     ranked = _ranked(run, weights_folder, spec, absent, request, on_progress, on_note)
@@ -131,6 +135,15 @@ def verify(
     return replace(quality, site_errors=ranked, temporal=features)
 
 
+def _batch_size(spec: ModelSpec) -> int:
+    """How many recorded samples go through a graph at once."""
+    typical = {axis.name: axis.typical for axis in spec.axes} | {"batch": 1}
+    elements = math.prod(
+        typical[axis] if isinstance(axis, str) else axis for axis in spec.output.shape
+    )
+    return max(1, min(_INPUTS_BATCH, _INPUTS_ELEMENTS // elements))
+
+
 def _held_out(
     run: Path, spec: ModelSpec, request: VerifyRequest, on_note: Callable[[str], None]
 ) -> Iterable[Mapping[str, Array]]:
@@ -140,7 +153,7 @@ def _held_out(
             "verified on the calibration's own inputs: pass --verify-inputs for figures on "
             "inputs that calibration has not seen"
         )
-    return open_recordings(path, spec).batches(_INPUTS_BATCH)
+    return open_recordings(path, spec).batches(_batch_size(spec))
 
 
 def _ranked(
@@ -165,7 +178,7 @@ def _ranked(
     return site_errors(
         model,
         plan,
-        list(excerpt.batches(_INPUTS_BATCH)),
+        list(excerpt.batches(_batch_size(spec))),
         arrays=StoredArrays(run / "scores.safetensors", plan),
         timestep=spec.timestep,
         absent=absent,
