@@ -58,8 +58,8 @@ def draw(record: Mapping[str, Any], out: Path) -> None:
     )
     figure.legend(handles=meanings, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
     figure.suptitle(
-        "W8A8: SQNR of the final latent in dB (higher is better), and latency at full size "
-        "over plain static INT8"
+        "W8A8: SQNR of the final latent in dB (higher is better),\n"
+        "and latency at full size over plain static INT8"
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=100, metadata={"Software": None})
