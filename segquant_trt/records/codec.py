@@ -209,7 +209,8 @@ def read_yaml(path: Path) -> Any:
     """Parse a YAML file.
 
     Raises:
-        SegQuantError: missing, unreadable, malformed or nested deeper than any record.
+        SegQuantError: missing, unreadable, malformed, nested deeper than any record, or a mapping
+            has one key twice.
     """
     import yaml
 
@@ -234,7 +235,10 @@ def read_yaml(path: Path) -> Any:
                 f"{path} nests lists or mappings more than {_DEEPEST} deep",
                 hint="undo the edit, or run the stage that writes this file again",
             )
-        return yaml.load(text, Loader=loader)
+        document = loader(text)
+        root = document.get_single_node()
+        _check_keys(path, root)
+        return None if root is None else document.construct_document(root)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that is none
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise SegQuantError(
@@ -252,3 +256,30 @@ def _depth_exceeds(limit: int, events: Iterable[Any]) -> bool:
         if depth > limit:
             return True
     return False
+
+
+def _check_keys(path: Path, root: Any) -> None:
+    """Refuse a mapping that has one key twice: the loader would silently take the last one."""
+    from yaml.nodes import MappingNode, ScalarNode, SequenceNode
+
+    waiting: list[Any] = [root]
+    seen: set[int] = set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # of an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, SequenceNode):
+            waiting += reversed(node.value)
+        if not isinstance(node, MappingNode):
+            continue
+        waiting += [value for _, value in reversed(node.value)]
+        known: dict[tuple[str, str], Any] = {}
+        for key in (key for key, _ in node.value if isinstance(key, ScalarNode)):
+            first = known.setdefault((key.tag, key.value), key)
+            if first is not key:
+                raise SegQuantError(
+                    f"{path} has the key '{key.value}' twice in one mapping, in lines "
+                    f"{first.start_mark.line + 1} and {key.start_mark.line + 1}",
+                    hint="keep one of them: the other would be lost",
+                )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 
 from segquant_trt.backends import Backend, Runner, backend_for
@@ -28,15 +29,19 @@ def load(
             what depends on nothing else.
 
     Raises:
-        SegQuantError: a file is missing, truncated, altered or leads out of the bundle; the
-            bundle is for another target or schema; the runtime refuses the model.
+        SegQuantError: an argument is of another type or too small; a file is missing, truncated,
+            altered or leads out of the bundle; the bundle is for another target or schema; the
+            runtime refuses the model.
         MissingDependencyError: the target's runtime is not installed.
     """
-    for name, number in (("threads", threads), ("kept_prompts", kept_prompts)):
-        if number is not None and number < 1:
-            raise SegQuantError(
-                f"{name} is {number}; allowed: 1 or more", hint="leave it out for its default"
-            )
+    if not isinstance(bundle, (str, os.PathLike)):
+        raise SegQuantError(
+            f"bundle is {bundle!r}; allowed: the path of a folder",
+            hint="pass the folder that 'segquant-trt build' wrote",
+        )
+    _check_number("kept_prompts", kept_prompts)
+    if threads is not None:
+        _check_number("threads", threads)
     folder = Path(bundle)
     manifest = checked_manifest(folder)
     backend = backend_for(manifest.target)
@@ -48,6 +53,14 @@ def load(
         other = functools.partial(backend.open, folder / FALLBACK, threads=threads)
         runner = FrozenRunner(frozen, runner, other if frozen.fallback else None)
     return CompiledDenoiser(manifest, runner, hoisted)
+
+
+def _check_number(name: str, number: object) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise SegQuantError(
+            f"{name} is {number!r}; allowed: whole numbers of 1 or more",
+            hint="leave it out for its default",
+        )
 
 
 def _hoisted(

@@ -29,7 +29,8 @@ from segquant_trt.records import (
     Treatment,
     WeightPlan,
 )
-from segquant_trt.records.codec import encode_yaml, read_record, write_record
+from segquant_trt.records.codec import encode_yaml, read_record, read_yaml, write_record
+from segquant_trt.records.rules import Rules
 
 floats = st.floats(width=32, min_value=2.0**-100, max_value=2.0**100)
 texts = st.text(max_size=20).filter(lambda text: text.isprintable())
@@ -203,3 +204,38 @@ def test_a_date_that_is_none_is_refused(tmp_path: Path) -> None:
     path.write_text("why: 2001-99-99")
     with pytest.raises(SegQuantError, match="is not valid YAML"):
         read_record(path, QuantPlan)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("target: onnxruntime", "target: onnxruntime\ntarget: openvino", "target"),
+        ("macs_per_sample: 10", "macs_per_sample: 10\n  'macs_per_sample': 20", "macs_per_sample"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_by_name(
+    tmp_path: Path, old: str, new: str, key: str
+) -> None:
+    path = tmp_path / "plan.yaml"
+    text = encode_yaml(ONE_SITE).decode()
+    assert old in text
+    line = text[: text.index(old)].count("\n") + 1
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(SegQuantError) as refused:
+        read_record(path, QuantPlan)
+    assert f"'{key}' twice in one mapping, in lines {line} and {line + 1}" in refused.value.what
+
+
+def test_a_rule_with_a_key_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text("schema_version: 1\nrules:\n- {sites: '*', keep_float: true, sites: 'a*'}\n")
+    with pytest.raises(SegQuantError, match="'sites' twice in one mapping, in lines 3 and 3"):
+        read_record(path, Rules)
+
+
+def test_aliases_are_read_as_what_they_stand_for(tmp_path: Path) -> None:
+    path = tmp_path / "any.yaml"
+    path.write_text("a: &same {k: 1}\nb: [*same, *same]\n'1': x\n1: y\n")
+    assert read_yaml(path) == {"a": {"k": 1}, "b": [{"k": 1}, {"k": 1}], "1": "x", 1: "y"}
+    path.write_text("")
+    assert read_yaml(path) is None

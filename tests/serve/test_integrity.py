@@ -49,6 +49,19 @@ def test_the_undamaged_bundle_loads(bundle: Path) -> None:
     assert load(str(bundle), threads=1).manifest.sites_total == 2
 
 
+@pytest.mark.parametrize("given", [None, 3, ["bundle"], b"bundle"])
+def test_what_is_no_path(given: Any) -> None:
+    with pytest.raises(SegQuantError, match=r"bundle is .*; allowed: the path of a folder"):
+        load(given)
+
+
+@pytest.mark.parametrize("given", ["2", 1.0, True, 0, -1])
+@pytest.mark.parametrize("name", ["threads", "kept_prompts"])
+def test_what_is_no_number_of_threads_or_prompts(bundle: Path, name: str, given: Any) -> None:
+    with pytest.raises(SegQuantError, match=rf"{name} is {given!r}; allowed: whole numbers"):
+        load(bundle, **{name: given})
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_missing_files(bundle: Path, name: str) -> None:
     (bundle / name).unlink()
