@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 def plan_request_of(work: Work, facts: GraphFacts, options: CompileOptions) -> PlanRequest:
     """The request of `options`, for the graph of `facts`.
 
-    In a folder that holds records alone every divisor has its price.
+    In a folder that holds records alone every divisor has its price, and samples are taken to be
+    the first axis everywhere.
 
     Raises:
         SegQuantError: the rules' file is missing or damaged, or a pattern matches no site.
     """
     from segquant_trt.graph.bigfile import load_graph
     from segquant_trt.plan import plan_request
-    from segquant_trt.rewrite import foldable
+    from segquant_trt.rewrite import foldable, samples_elsewhere
 
     request = plan_request(options)
     graph = work.run / "model.onnx"
@@ -33,5 +34,9 @@ def plan_request_of(work: Work, facts: GraphFacts, options: CompileOptions) -> P
         return request
     folder = Path(work.location().folder)
     kept = request.kept(facts)
-    folded = foldable(load_graph(graph), folder, facts, request.target, kept)
-    return replace(request, folded=folded)
+    model = load_graph(graph)
+    return replace(
+        request,
+        folded=foldable(model, folder, facts, request.target, kept),
+        samples_elsewhere=samples_elsewhere(model, folder, facts),
+    )

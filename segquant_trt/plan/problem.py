@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segquant_trt.plan.costs import CostModel, Scaling, Shape, shape_of
-from segquant_trt.records import GraphFacts, LinearSite, left_in_float
+from segquant_trt.records import FreeDivisors, GraphFacts, LinearSite, left_in_float
 from segquant_trt.records.scores import OptionScore, Scores, SiteScore
 
 Double = npt.NDArray[np.float64]
@@ -17,6 +17,7 @@ Allowed = Callable[[LinearSite, SiteScore, OptionScore], bool]
 OutputNoise = Callable[[SiteScore, OptionScore], Sequence[float]]
 
 FLOAT = -1
+NO_DIVISOR = FreeDivisors()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,7 @@ def make_problem(
     output_noise: OutputNoise,
     float_share: float,
     absent: Collection[str] = (),
-    folded: Collection[str] = (),
+    folded: FreeDivisors = NO_DIVISOR,
 ) -> Problem:
     """Collect what may be chosen.
 
@@ -84,7 +85,7 @@ def make_problem(
         output_noise: what requantising a site's output adds under an option.
         float_share: of all MACs, that choices may leave in float.
         absent: sites in `kept` that no call computes: they cost nothing.
-        folded: activations whose divisors cost nothing.
+        folded: divisors that cost nothing.
     """
     sites = {site.name: site for site in facts.sites}
     groups: dict[str, list[SiteScore]] = {}
@@ -101,7 +102,7 @@ def make_problem(
     choices = tuple(
         _choice(
             *(tensor, members, sites, costs, batch, scaling, allowed, admits_float, output_noise),
-            folded=tensor in folded,
+            folded=folded,
         )
         for tensor, members in groups.items()
     )
@@ -122,7 +123,7 @@ def _choice(
     admits_float: Callable[[LinearSite], bool],
     output_noise: OutputNoise,
     *,
-    folded: bool,
+    folded: FreeDivisors,
 ) -> Choice:
     shapes = [shape_of(sites[s.site], s, batch, scaling) for s in members]
     options = []
@@ -132,7 +133,7 @@ def _choice(
         if not all(allowed(sites[score.site], score, option) for score, option in pairs):
             continue
         treatments = [option.treatment for option in scored]
-        cost = costs.input_ms(treatments[0], shapes[0], folded=folded)
+        cost = costs.input_ms(treatments[0], shapes[0], folded=folded.under(treatments[0], tensor))
         cost += sum(costs.product_ms(t, s) for t, s in zip(treatments, shapes, strict=True))
         noise = np.sum([option.noise for option in scored], axis=0)
         noise = noise + np.sum([output_noise(score, option) for score, option in pairs], axis=0)

@@ -9,8 +9,10 @@ from segquant_trt.errors import SegQuantError
 from segquant_trt.plan.costs import Scaling
 from segquant_trt.plan.presets import weight_only
 from segquant_trt.records import (
+    FreeDivisors,
     GraphFacts,
     LinearSite,
+    PerStep,
     SitePlan,
     Static,
     Target,
@@ -48,7 +50,8 @@ class PlanRequest:
     the fastest plan that is expected to reach it is made. `float_share` of all MACs is what `auto`
     may leave in float beside the sites that are kept there. `frozen`: a schedule is, so tables
     take the place of what depends on the timestep alone; `hoisted`: so is what a prompt fixes.
-    `folded` are activations whose divisors cost nothing: what computes them takes them.
+    `folded` are the divisors that cost nothing. `samples_elsewhere`: activations whose first axis
+    is not that of the timestep's samples.
     """
 
     target: Target
@@ -68,7 +71,8 @@ class PlanRequest:
     scaling: Scaling = field(default_factory=Scaling)
     frozen: bool = False
     hoisted: bool = False
-    folded: frozenset[str] = frozenset()
+    folded: FreeDivisors = field(default_factory=FreeDivisors)
+    samples_elsewhere: frozenset[str] = frozenset()
 
     def kept(self, facts: GraphFacts) -> dict[str, str]:
         """Sites that stay in float, and why.
@@ -163,6 +167,9 @@ class PlanRequest:
         factors = any(not isinstance(s.factor, Static) for s in treatment.segments)
         if requantized and factors and option.output is None:
             return "ranges are known of outputs, not of outputs over this row factor"
+        stepped = any(isinstance(s.factor, PerStep) for s in treatment.segments)
+        if stepped and site.activation in self.samples_elsewhere:
+            return "the first axis of its input is not that of the timestep's samples"
         return self._forbidden(site, treatment)
 
     def admits_float(self, site: LinearSite) -> bool:

@@ -12,6 +12,7 @@ from segquant_trt.records.facts import (
     SiteSegments,
     TimestepOnlySite,
 )
+from segquant_trt.records.free_divisors import FreeDivisors
 from segquant_trt.records.frozen_steps import FrozenSteps
 from segquant_trt.records.hoisted_prompt import HoistedPrompt
 from segquant_trt.records.measurements import (
@@ -72,6 +73,7 @@ __all__ = [
     "DualFull",
     "DualScale",
     "Fp8",
+    "FreeDivisors",
     "FrozenSteps",
     "GraphFacts",
     "HoistedPrompt",

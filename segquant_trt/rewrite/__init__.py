@@ -2,5 +2,6 @@
 
 from segquant_trt.rewrite.foldable import foldable
 from segquant_trt.rewrite.rewrite import Freezing, Removed, rewrite
+from segquant_trt.rewrite.samples import samples_elsewhere
 
-__all__ = ["Freezing", "Removed", "foldable", "rewrite"]
+__all__ = ["Freezing", "Removed", "foldable", "rewrite", "samples_elsewhere"]

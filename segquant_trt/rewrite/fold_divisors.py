@@ -37,6 +37,8 @@ _HINT = "this is a defect of the rewrite stage; please report it with the plan a
 class FoldDivisors(Pass):
     """See the module's table. After `run`, `data` names what is to be written.
 
+    `folded` are the outputs of Muls that are gone; `coded` those of them that codes took.
+
     Args:
         smoothed: the output of each divisor's Mul, and 1 / d float32[C].
         data: of the emitted graph.
@@ -54,6 +56,7 @@ class FoldDivisors(Pass):
     ) -> None:
         self.data = data
         self.folded: tuple[str, ...] = ()
+        self.coded: tuple[str, ...] = ()
         self._smoothed = smoothed
         self._folder = folder
         self._coders = coders
@@ -74,6 +77,7 @@ class FoldDivisors(Pass):
         shapes = infer_shapes(promised, known, Constants(known, self._folder))
         scaling = Scaling(wiring, shapes, FreshNames(promised.graph), self.data, RULES)
         folded: dict[str, str] = {}
+        coded: list[str] = []
         for node in wiring.nodes:
             inverse = self._smoothed.get(node.output[0])
             if inverse is None:
@@ -83,6 +87,7 @@ class FoldDivisors(Pass):
             edits = scaling.tensor(node.input[0], inverse, axis) if alone else None
             if edits is None and self._coders:
                 edits = scaling.coders(node.output[0], inverse, axis)
+                coded += [] if edits is None else [node.output[0]]
             if edits is not None:
                 scaling.take(edits)
                 folded[node.output[0]] = node.input[0]
@@ -90,7 +95,7 @@ class FoldDivisors(Pass):
         read = {name for node in model.graph.node for name in node.input}
         floats = tuple(tensor for tensor in scaling.data.floats if tensor.name in read)
         self.data = replace(scaling.data, floats=floats)
-        self.folded = tuple(folded)
+        self.folded, self.coded = tuple(folded), tuple(coded)
 
     def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> None:
         """Nodes that no divisor passed are as before; a divisor is folded, or its Mul is there."""

@@ -17,6 +17,7 @@ from segquant_trt.backends import backend_for
 from segquant_trt.backends.placement import Placement
 from segquant_trt.graph.remove_unused import RemoveUnused
 from segquant_trt.records import (
+    FreeDivisors,
     GraphFacts,
     LinearSite,
     QuantPlan,
@@ -40,7 +41,7 @@ def foldable(
     facts: GraphFacts,
     target: Target,
     kept: Collection[str] = (),
-) -> frozenset[str]:
+) -> FreeDivisors:
     """The activations whose divisors need no node of their own, on this target.
 
     Args:
@@ -56,7 +57,7 @@ def foldable(
     chosen = [planned for site in sites if (planned := _smoothed(site, placement)) is not None]
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     if not chosen or opset < OPSET:
-        return frozenset()
+        return FreeDivisors()
     plan = QuantPlan(
         target=target,
         preset="auto",
@@ -76,7 +77,10 @@ def foldable(
     coders = placement.input_channels
     folding = FoldDivisors(quantized.smoothed, quantized.data, folder, coders=coders)
     folding.run(trial)
-    return frozenset(divided[name] for name in folding.folded)
+    codes = frozenset(divided[name] for name in folding.coded)
+    return FreeDivisors(
+        producers=frozenset(divided[name] for name in folding.folded) - codes, codes=codes
+    )
 
 
 def _smoothed(site: LinearSite, placement: Placement) -> SitePlan | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from segquant_trt.plan.costs import CostModel, Scaling, Shape, shape_of
-from segquant_trt.records import LinearSite, Treatment, left_in_float
+from segquant_trt.records import FreeDivisors, LinearSite, Treatment, left_in_float
 from segquant_trt.records.costs import CostLine
 from tests.plan.made_up import (
     TERMS,
@@ -181,6 +181,17 @@ def test_a_divisor_that_folds_costs_nothing() -> None:
     smooth = option(treatment("symmetric", smooth=True), 1e-3)
     scores, prices = scores_of(*(score(s, smooth) for s in sites)), table(divide=1e6)
     one = frozenset((sites[0].activation,))
-    for folded, divided in ((frozenset(), 2), (one, 1)):
+    known = (FreeDivisors(), FreeDivisors(producers=one), FreeDivisors(codes=one))
+    for folded, divided in zip(known, (2, 1, 1), strict=True):
         made = plan(facts_of(*sites), scores, prices, folded=folded)
         assert made.prediction.latency_ms == divided * M * C
+
+
+@pytest.mark.parametrize("factor", ["per_step", "per_token"])
+def test_codes_take_no_divisor_across_a_row_factor(factor: str) -> None:
+    own = site("a")
+    scores = scores_of(score(own, option(treatment("symmetric", factor=factor, smooth=True), 1e-3)))
+    one, prices = frozenset((own.activation,)), table(divide=1e6)
+    free = [FreeDivisors(producers=one), FreeDivisors(codes=one), FreeDivisors()]
+    made = [plan(facts_of(own), scores, prices, preset="auto", folded=each) for each in free]
+    assert [each.prediction.latency_ms for each in made] == [0.0, M * C, M * C]

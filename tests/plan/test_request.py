@@ -157,3 +157,20 @@ def test_other_blocks_than_asked_for_are_refused(asked: int | None, told: str) -
     assert refusal is not None
     assert told in refusal
     assert replace(request, weight_block=32).refusal(own, scored, option) is None
+
+
+def test_scales_per_step_need_samples_along_the_first_axis() -> None:
+    """A plan that has them elsewhere would be refused when it is applied."""
+    own = SITES[0]
+    options = (
+        option(treatment("symmetric"), 4e-5),
+        option(treatment("symmetric", factor="per_step"), 1e-6),
+    )
+    scores, facts = scores_of(score(own, *options)), facts_of(own)
+    plenty = {"max_latency_ratio": 100.0}
+    assert labels(plan(facts, scores, **plenty)) == ["symmetric/per_step"]
+    elsewhere = frozenset((own.activation,))
+    assert labels(plan(facts, scores, samples_elsewhere=elsewhere, **plenty)) == ["symmetric"]
+    request = PlanRequest(target="onnxruntime", samples_elsewhere=elsewhere)
+    told = request.refusal(own, score(own, *options), options[1])
+    assert told == "the first axis of its input is not that of the timestep's samples"

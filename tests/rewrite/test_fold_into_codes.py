@@ -15,7 +15,7 @@ from onnx import NodeProto, helper
 from segquant_trt.backends import backend_for
 from segquant_trt.backends.onnxruntime import literal_session
 from segquant_trt.graph.bigfile import load_graph
-from segquant_trt.records import TARGETS, Smoothing, Symmetric
+from segquant_trt.records import TARGETS, RowFactor, SegmentPlan, Smoothing, Static, Symmetric
 from segquant_trt.rewrite import rewrite
 from segquant_trt.rewrite.fold_divisors import FoldDivisors
 from tests.rewrite.test_fold_divisors import (
@@ -30,6 +30,7 @@ from tests.rewrite.test_fold_divisors import (
 from tests.small_graphs import facts_of, full_range_weight, linear_nodes, plan_of, save_graph
 
 node = helper.make_node
+STATIC = Static()
 
 
 def exact_divisors() -> Array:
@@ -37,14 +38,17 @@ def exact_divisors() -> Array:
     return np.exp2(np.random.default_rng(7).integers(-3, 4, C)).astype(np.float32)
 
 
-def coded(folder: Path, model: Path, target: str, smooth: str) -> tuple[Path, Path]:
+def coded(
+    folder: Path, model: Path, target: str, smooth: str, factor: RowFactor = STATIC
+) -> tuple[Path, Path]:
     """Every site coded, the one called `smooth` behind a divisor; with and without folding."""
     facts = facts_of(model)
     scheme = Symmetric(scale=0.0625)
     plan = plan_of(facts, target, lambda _: scheme, output_ranges={"first": (-9.0, 9.0)})
     smoothing = Smoothing(divisor="d-1", alpha=0.5, segment_exponent=None)
+    whole = (SegmentPlan(channels=C, activation=scheme, factor=factor),)
     sites = tuple(
-        replace(site, treatment=replace(site.treatment, smoothing=smoothing))
+        replace(site, treatment=replace(site.treatment, smoothing=smoothing, segments=whole))
         if site.site == smooth
         else site
         for site in plan.sites
@@ -61,9 +65,11 @@ def coded(folder: Path, model: Path, target: str, smooth: str) -> tuple[Path, Pa
     return paths[0], paths[1]
 
 
-def convolution(name: str, source: str, result: str, seed: int) -> Producer:
-    made = node("Conv", [source, f"{name}.w", f"{name}.b"], [result], name=name, pads=[1] * 4)
-    return [made], {f"{name}.w": full_range_weight((C, C, 3, 3), seed), f"{name}.b": random(C)}
+def convolution(name: str, source: str, result: str, seed: int, kernel: int = 3) -> Producer:
+    pads = [kernel // 2] * 4
+    made = node("Conv", [source, f"{name}.w", f"{name}.b"], [result], name=name, pads=pads)
+    weight = full_range_weight((C, C, kernel, kernel), seed)
+    return [made], {f"{name}.w": weight, f"{name}.b": random(C)}
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -9,7 +9,17 @@ import pytest
 from onnx import helper
 
 from segquant_trt.graph.bigfile import load_graph
-from segquant_trt.records import TARGETS, Target
+from segquant_trt.records import (
+    TARGETS,
+    FreeDivisors,
+    PerToken,
+    SegmentPlan,
+    Static,
+    Symmetric,
+    Target,
+    Treatment,
+    WeightPlan,
+)
 from segquant_trt.rewrite import foldable
 from tests.rewrite.test_fold_divisors import (
     FOLDED,
@@ -26,7 +36,7 @@ from tests.small_graphs import facts_of, linear_nodes, save_graph
 node = helper.make_node
 
 
-def found(model: Path, target: Target, *kept: str) -> frozenset[str]:
+def found(model: Path, target: Target, *kept: str) -> FreeDivisors:
     return foldable(load_graph(model), model.parent, facts_of(model), target, kept)
 
 
@@ -35,7 +45,9 @@ def found(model: Path, target: Target, *kept: str) -> frozenset[str]:
 def test_the_tensor_of_two_sites(tmp_path: Path, name: str, target: Target) -> None:
     model = graph(tmp_path, {**FOLDED, **KEPT}[name]())
     before = model.read_bytes()
-    assert ("a" in found(model, target)) == (name in FOLDED)
+    told = found(model, target)
+    assert ("a" in told.producers) == (name in FOLDED)
+    assert not told.codes
     assert model.read_bytes() == before
 
 
@@ -53,12 +65,11 @@ def test_a_chain_of_sites_and_what_their_plans_leave(tmp_path: Path, target: Tar
         weights[f"{name}.weight"] = random(C, C, seed=seed).astype(np.float16)
         weights[f"{name}.bias"] = random(C).astype(np.float16)
     model = save_graph(tmp_path / "model.onnx", nodes, {"x": ["n", "t", C]}, ["y"], weights)
-    told = found(model, target)
-    assert told == {"h"}
+    assert found(model, target) == FreeDivisors(producers=frozenset("h"))
     for site in facts_of(model).sites:
         folded, plain = coded(tmp_path, model, target, site.name)
         assert len(multiplications(plain)) == 1
-        assert (multiplications(folded) == []) == (site.activation in told)
+        assert (multiplications(folded) == []) == (site.activation == "h")
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -70,15 +81,30 @@ def test_behind_a_requantised_convolution(tmp_path: Path, target: Target) -> Non
         tmp_path / "model.onnx", [*first, *second], {"x": shape}, {"y": shape}, weights | more
     )
     # Where codes may have a scale per channel they take what the input cannot.
-    assert found(model, target) == ({"x", "h"} if target == "onnxruntime" else {"h"})
+    codes = frozenset("x") if target == "onnxruntime" else frozenset()
+    assert found(model, target) == FreeDivisors(producers=frozenset("h"), codes=codes)
+
+
+def test_a_row_factor_stands_between_a_divisor_and_the_codes(tmp_path: Path) -> None:
+    """The factor is that of the divided input, so the divisor is multiplied."""
+    nodes, weights = convolution("first", "x", "y", 2, kernel=1)
+    shape = ["n", C, "h", "w"]
+    model = save_graph(tmp_path / "model.onnx", nodes, {"x": shape}, {"y": shape}, weights)
+    told = found(model, "onnxruntime")
+    assert told.codes == {"x"}
+    for factor in (Static(), PerToken()):
+        folded, _ = coded(tmp_path, model, "onnxruntime", "first", factor)
+        whole = SegmentPlan(channels=C, activation=Symmetric(scale=1.0), factor=factor)
+        free = told.under(Treatment(segments=(whole,), weight=WeightPlan()), "x")
+        assert (len(multiplications(folded)) == 0) == free == (factor == Static())
 
 
 def test_a_site_that_stays_in_float_wants_the_tensor_as_it_is(tmp_path: Path) -> None:
     model = graph(tmp_path, layer_norm())
-    assert found(model, "onnxruntime") == {"a"}
-    assert found(model, "onnxruntime", "k") == frozenset()
+    assert found(model, "onnxruntime") == FreeDivisors(producers=frozenset("a"))
+    assert found(model, "onnxruntime", "k") == FreeDivisors()
 
 
 def test_nothing_to_smooth(tmp_path: Path) -> None:
     model = graph(tmp_path, layer_norm())
-    assert found(model, "onnxruntime", "q", "k") == frozenset()
+    assert found(model, "onnxruntime", "q", "k") == FreeDivisors()
