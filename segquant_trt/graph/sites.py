@@ -156,6 +156,7 @@ def _record(
         kernel=dims[2:] if node.op_type == "Conv" else (),
         groups=groups,
         activation_rank=ranks.get(node.input[0]),
+        computed_bias=bias.initializer is None and any(node.input[2:]),
     )
 
 

@@ -20,6 +20,7 @@ class LinearSite:
     `weight` and `bias` are initializer names in the float graph. `weight_layout` says how the
     initializer is stored: `KN`, `NK` (torch Linear) or `NCHW` (convolution, also 1-D and 3-D).
     `weight_path` are the operators between the initializer and the site, in data-flow order.
+    `computed_bias`: a Gemm's or convolution's third input is no initializer.
     """
 
     name: str
@@ -38,6 +39,7 @@ class LinearSite:
     kernel: tuple[int, ...]
     groups: int
     activation_rank: int | None
+    computed_bias: bool = False
 
     @property
     def has_coded_weight(self) -> bool:

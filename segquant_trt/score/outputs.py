@@ -88,7 +88,12 @@ def rounding_noise(
 
 
 def output_factors(member: Member, factor: RowFactor, divisor: Float | None) -> Float | None:
-    """r of the member's rows as `output_ranges` wants it; None where there is none."""
+    """r of the member's rows as `output_ranges` wants it; None where there is none.
+
+    Nor is there where the bias is computed at run time: y was seen, `y - b` was not.
+    """
+    if member.site.computed_bias:
+        return None
     match factor:
         case Static():
             return None

@@ -214,3 +214,23 @@ def test_modules_of_the_dynamo_exporter(scopes: str, module: str | None) -> None
     node = onnx.helper.make_node("MatMul", ["a", "b"], ["c"], name="/misleading/MatMul")
     node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
     assert module_scope(node) == module
+
+
+@pytest.mark.parametrize("operator", ["Conv", "Gemm"])
+@pytest.mark.parametrize("bias", ["none", "constant", "stored in another type", "input"])
+def test_a_computed_bias_is_told_from_a_constant_one_and_from_none(
+    operator: str, bias: str
+) -> None:
+    d = Drawing()
+    kernel = WEIGHT.T.reshape(N, K, 1, 1)
+    dims = ("batch", K, "h", "w") if operator == "Conv" else ("batch", K)
+    inputs = [d.input("x", *dims), d.constant(kernel if operator == "Conv" else WEIGHT)]
+    if bias == "input":
+        inputs.append(d.input("b", N))
+    elif bias != "none":
+        values = np.ones(N, dtype=np.float32)
+        inputs.append(d.constant(values) if bias == "constant" else cast(d, d.constant(values)))
+    d.op(operator, *inputs, name="site")
+    ((site,), _) = sites(d)
+    assert (site.bias is not None) == (bias in ("constant", "stored in another type"))
+    assert site.computed_bias == (bias == "input")

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from segquant_trt.records import PerStep, PerToken, Static
 from segquant_trt.score.group import Member
-from segquant_trt.score.outputs import output_ranges, rounding_noise
-from tests.score.groups import convolution, linears, stats
+from segquant_trt.score.outputs import output_factors, output_ranges, rounding_noise
+from tests.score.groups import EDGES, convolution, linears, stats
 
 
 def conv(seed: int = 1) -> Member:
@@ -81,3 +82,15 @@ def test_a_convolution_that_gives_zero_has_no_rounding_noise() -> None:
     single, several = rounding_noise(silent, output_ranges(silent, "mse"))
     assert not single.any()
     assert not several.any()
+
+
+def test_a_bias_that_is_computed_leaves_outputs_over_a_factor_unknown() -> None:
+    """Calibration saw y, and what the graph codes is (y - b) / r."""
+    own = conv(6)
+    steps = PerStep(edges=EDGES, factors=(1.0, 2.0, 4.0))
+    assert output_factors(own, Static(), None) is None
+    found = [output_factors(own, factor, None) for factor in (steps, PerToken())]
+    assert [factors is None for factors in found] == [False, False]
+    computed = replace(own, bias=None, site=replace(own.site, computed_bias=True))
+    unknown = [output_factors(computed, factor, None) for factor in (steps, PerToken())]
+    assert unknown == [None, None]
