@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.ablation.interleaved import Ratio, interleaved, speedup
 from benchmarks.ablation.transfer import transfer_plan
 from segquant_trt.backends import backend_for
+from segquant_trt.bench.costs.interleaved import Ratio, interleaved, speedup
 from segquant_trt.bench.hardware import hardware, versions
 from segquant_trt.build.proof import prove_integer
 from segquant_trt.graph.bigfile import load_graph

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from segquant_trt.records.costs import LOCAL
 from segquant_trt.records.options import (
     DTYPES,
     OBJECTIVES,
@@ -26,6 +27,19 @@ Decorator = Callable[[Any], Any]
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(CompileOptions)}
 _EXISTING = click.Path(exists=True, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class _Costs(click.ParamType[Path]):
+    """A file that exists, or the word that stands for this machine's own table."""
+
+    name = "costs"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The file, absolute if it has the word's name."""
+        if str(value) == str(LOCAL):
+            return LOCAL
+        path: Path = _FILE.convert(value, param, ctx)
+        return path.absolute() if path == LOCAL else path
 
 
 @dataclass
@@ -163,7 +177,12 @@ planning = _together(
         help="Make the fastest plan that is expected to reach this SQNR per step.",
     ),
     click.option("--rules", metavar="FILE", type=_FILE, help="YAML rules for single sites."),
-    click.option("--costs", metavar="FILE", type=_FILE, help="Cost table of your own machine."),
+    click.option(
+        "--costs",
+        metavar="FILE|local",
+        type=_Costs(),
+        help="Cost table to price sites by; `local` is what the command `costs` measured here.",
+    ),
     click.option(
         "--cost-scale",
         metavar="ROWS,WIDTH",

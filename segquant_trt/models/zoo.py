@@ -6,7 +6,6 @@ activation outliers of large models, derived from the shipped weights on first u
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from segquant_trt.models.digit_classifier import (
 from segquant_trt.models.loop import Array, Denoise, Float32
 from segquant_trt.models.zoo_loop import ZooLoop, ZooSamples, denoiser_of
 from segquant_trt.records.files import digest_of, sha256_file, writing_failed
+from segquant_trt.records.user_cache import default_cache
 
 __all__ = [
     "ZOO",
@@ -63,12 +63,6 @@ def zoo_path(name: str, cache_dir: Path | None = None) -> Path:
     if not name.endswith(_TWIN):
         return base
     return _twin(name, base, default_cache() if cache_dir is None else cache_dir)
-
-
-def default_cache() -> Path:
-    """The user's cache folder."""
-    chosen = os.environ.get("SEGQUANT_TRT_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "segquant_trt"
 
 
 def _twin(name: str, base: Path, cache_dir: Path) -> Path:

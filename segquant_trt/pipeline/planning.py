@@ -95,7 +95,11 @@ def _wanted(work: Work) -> bool:
 def plan_stage(work: Work) -> None:
     """Write `plan.yaml`."""
     from segquant_trt.plan import choose, make_candidates
+    from segquant_trt.records.costs import table_advice
 
+    advice = table_advice(work.options.target) if work.options.costs is None else None
+    if advice is not None:
+        work.progress.note(advice)
     records = planning_records(work)
     *_, request, digests = records
     trials = known_trials(work, digests.scores)

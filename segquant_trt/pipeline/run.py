@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from segquant_trt.pipeline.costs import with_costs_found
 from segquant_trt.pipeline.planning import refuse_idle_limits
 from segquant_trt.pipeline.stages import PRODUCERS, STAGES
 from segquant_trt.records.options import CompileOptions
@@ -57,7 +58,7 @@ def compile(model: Any, *, out: str | Path, **options: Any) -> CompileResult:
     """
     from segquant_trt.models.saved import named_model
 
-    asked = CompileOptions.from_keywords(None, out, **options)
+    asked = with_costs_found(CompileOptions.from_keywords(None, out, **options))
     asked.check_files()
     return compile_model(replace(asked, model=named_model(model, asked.out / "source")))
 
@@ -67,6 +68,7 @@ def _run(
 ) -> CompileResult:
     from segquant_trt.report.summary import summarize
 
+    options = with_costs_found(options)
     options.check_files()
     run = RunFolder(options.out)
     work = Work(run=run, options=options, progress=progress)

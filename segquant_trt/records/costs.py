@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.records.codec import read_record
+from segquant_trt.records.files import digest_of
+from segquant_trt.records.hardware import hardware, hardware_name
 from segquant_trt.records.plan import Target
+from segquant_trt.records.user_cache import default_cache
 
 _TABLES = Path(__file__).parents[1] / "plan" / "tables"
+LOCAL = Path("local")  # stands for the table that was measured on this machine
 
 CostTerm = Literal[
     "call",  # one product, whatever its size
@@ -57,8 +63,60 @@ class CostTable:
 
 
 def table_path(target: Target, given: Path | None) -> Path:
-    """The file that costs are read from: `given`, or the table that ships for `target`."""
-    return _TABLES / f"{target}.yaml" if given is None else given
+    """The file that costs are read from.
+
+    Args:
+        target: of the plan.
+        given: a file; `LOCAL` for this machine's own table; None for the one that ships.
+
+    Raises:
+        SegQuantError: this machine has no table of its own.
+    """
+    if given is None:
+        return _TABLES / f"{target}.yaml"
+    return _own_table(target) if given == LOCAL else given
+
+
+def local_table_path(target: Target) -> Path:
+    """Where this machine's own table is kept: by processor, cores and version of the runtime."""
+    name, cores = hardware_name(), hardware()["cores"]
+    words = re.sub(r"[^a-z0-9]+", "-", hardware()["cpu"].lower()).strip("-")
+    try:
+        version = metadata.version(target)
+    except metadata.PackageNotFoundError:
+        version = "absent"
+    machine = f"{words}-{cores}-cores-{digest_of(name)[:8]}"
+    return default_cache() / "costs" / machine / f"{target}-{version}.yaml"
+
+
+def table_advice(target: Target) -> str | None:
+    """What there is to know for who plans by the table that ships; None where it is of here."""
+    if local_table_path(target).exists():
+        return (
+            f"the prices of {target} are those that ship, although this machine has a table of "
+            "its own: --costs local plans by it"
+        )
+    table = cost_table(target, None)
+    cores = int(hardware()["cores"])
+    if (table.hardware, table.threads) == (hardware_name(), cores):
+        return None
+    return (
+        f"the prices of {target} were measured on {table.hardware} with {table.threads} threads, "
+        f"and this is {hardware_name()} with {cores} cores: 'segquant-trt costs --target {target}' "
+        "measures here, and --costs local plans by that"
+    )
+
+
+def _own_table(target: Target) -> Path:
+    path = local_table_path(target)
+    if path.exists():
+        return path
+    others = sorted(path.parent.glob(f"{target}-*.yaml"))
+    known = f"; there is {others[-1]}, of another version" if others else ""
+    raise SegQuantError(
+        f"this machine has no cost table of its own for {target}: {path} does not exist{known}",
+        hint=f"'segquant-trt costs --target {target}' measures one",
+    )
 
 
 def cost_table(target: Target, given: Path | None) -> CostTable:

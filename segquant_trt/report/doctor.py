@@ -10,6 +10,7 @@ from typing import Any
 
 from segquant_trt import __version__
 from segquant_trt.records import TARGETS, Target
+from segquant_trt.records.costs import table_advice
 from segquant_trt.report.dependencies import (
     DISTRIBUTION,
     Dependency,
@@ -63,6 +64,7 @@ class Diagnosis:
     cuda_compiler: str | None
     dependencies: tuple[Dependency, ...]
     targets: tuple[Usability, ...]
+    prices: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -104,6 +106,9 @@ def examine() -> Diagnosis:
     """
     total, available = memory_bytes()
     found = dependencies()
+    targets = usable_targets(found)
+    complete = all(item.fits for item in found if item.extra is None)
+    usable = [item.target for item in targets if item.usable and complete]
     return Diagnosis(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.release()} ({platform.machine()})",
@@ -114,7 +119,8 @@ def examine() -> Diagnosis:
         gpus=gpus(),
         cuda_compiler=cuda_compiler(),
         dependencies=found,
-        targets=usable_targets(found),
+        targets=targets,
+        prices=tuple(filter(None, map(table_advice, usable))),
     )
 
 
@@ -150,6 +156,7 @@ def _advice(diagnosis: Diagnosis) -> Iterable[str]:
     for item in diagnosis.dependencies:
         if not item.fits and item.extra is None:
             yield f"{item.name} {item.wanted} is needed by every command: {item.command}"
+    yield from diagnosis.prices
 
 
 def _targets_table(targets: Iterable[Usability]) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib import metadata
 from pathlib import Path
 from typing import get_args
 
@@ -11,7 +12,14 @@ import pytest
 from segquant_trt.errors import SegQuantError
 from segquant_trt.records import TARGETS
 from segquant_trt.records.codec import write_record
-from segquant_trt.records.costs import CostTerm, cost_table, table_path
+from segquant_trt.records.costs import (
+    LOCAL,
+    CostTerm,
+    cost_table,
+    local_table_path,
+    table_advice,
+    table_path,
+)
 from tests.plan.made_up import PRICES, table
 
 TERMS = get_args(CostTerm)
@@ -79,3 +87,54 @@ def test_truncated_and_missing_tables_are_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(SegQuantError, match=r"mine\.yaml"):
         cost_table("onnxruntime", path)
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine on which no table was ever measured."""
+    monkeypatch.setenv("SEGQUANT_TRT_CACHE", str(tmp_path))
+    monkeypatch.setattr("segquant_trt.records.costs.hardware_name", lambda: "Zilog Z80")
+    return tmp_path
+
+
+def test_prices_of_another_machine_are_told(elsewhere: Path) -> None:
+    said = table_advice("openvino")
+    assert said is not None
+    assert cost_table("openvino", None).hardware in said
+    assert "Zilog Z80" in said
+    assert "segquant-trt costs --target openvino" in said
+
+
+def test_a_local_table_that_lies_unused_is_told(elsewhere: Path) -> None:
+    path = local_table_path("openvino")
+    assert path.is_relative_to(elsewhere)
+    write_record(path, table("openvino", **PRICES))
+    said = table_advice("openvino")
+    assert said is not None
+    assert "--costs local plans by it" in said
+    assert table_path("openvino", None) != path, "never picked up unasked"
+    assert table_path("openvino", LOCAL) == path
+    assert "segquant-trt costs" in str(table_advice("onnxruntime"))
+
+
+def test_there_is_nothing_to_tell_where_the_table_was_measured(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = cost_table("onnxruntime", None)
+    monkeypatch.setattr("segquant_trt.records.costs.hardware_name", lambda: shipped.hardware)
+    cores = {"cpu": "any", "cores": str(shipped.threads)}
+    monkeypatch.setattr("segquant_trt.records.costs.hardware", lambda: cores)
+    assert table_advice("onnxruntime") is None
+    cores["cores"] = str(shipped.threads + 62)
+    assert f"with {shipped.threads + 62} cores" in str(table_advice("onnxruntime"))
+
+
+def test_tables_of_other_processors_and_versions_lie_apart(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = local_table_path("onnxruntime")
+    assert first.name == f"onnxruntime-{metadata.version('onnxruntime')}.yaml"
+    monkeypatch.setattr("segquant_trt.records.costs.hardware_name", lambda: "Zilog Z8000")
+    second = local_table_path("onnxruntime")
+    assert (first.parent.parent, first.name) == (elsewhere / "costs", second.name)
+    assert first.parent != second.parent

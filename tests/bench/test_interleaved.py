@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks.ablation.interleaved import interleaved, speedup
+from segquant_trt.bench.costs.interleaved import interleaved, speedup
 
 
 def test_a_call_that_sleeps_longer_is_slower_by_as_much() -> None:

@@ -7,15 +7,14 @@ in another order each time, and a ratio is the median over rounds of the ratios 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from segquant_trt.bench.latency import median_interval
+from segquant_trt.bench.latency import Call, median_interval
 
-Call = Callable[[], object]
 Seconds = npt.NDArray[np.float64]
 
 
