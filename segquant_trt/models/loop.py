@@ -48,6 +48,9 @@ class DenoisingLoop(Protocol):
         A seed's noise and condition depend on that seed alone.
         """
 
+    def condition(self, seed: int) -> str:
+        """What the sample of a seed is to show: its prompt, or its class."""
+
     def timesteps(self, steps: int, *, scheduler: str | None = None) -> tuple[float, ...]:
         """The values that the denoiser's timestep input takes, in the order of the calls.
 

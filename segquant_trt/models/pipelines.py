@@ -101,6 +101,10 @@ class PipelineLoop:
             latents=np.concatenate(latents), images=np.concatenate(images).astype(np.float32)
         )
 
+    def condition(self, seed: int) -> str:
+        """The prompt of a seed."""
+        return self._prompt(seed).text
+
     def timesteps(self, steps: int, *, scheduler: str | None = None) -> tuple[float, ...]:
         """The values that the denoiser's timestep input takes, in the order of the calls.
 
@@ -128,6 +132,9 @@ class PipelineLoop:
         self._run([0], steps, None, _Watch(None, first=0, total=steps), output_type="latent")
         return tuple(heard)
 
+    def _prompt(self, seed: int) -> Prompt:
+        return self._prompts[seed % len(self._prompts)]
+
     def _take(self, denoise: Denoise) -> None:
         setattr(self._pipeline, self._family.component, DropIn(denoise, self._family, self._config))
 
@@ -146,7 +153,7 @@ class PipelineLoop:
     ) -> Array:
         import torch
 
-        prompts = [self._prompts[seed % len(self._prompts)] for seed in seeds]
+        prompts = [self._prompt(seed) for seed in seeds]
         arguments: dict[str, Any] = {
             "prompt": [prompt.text for prompt in prompts],
             **_negatives(prompts),

@@ -86,6 +86,10 @@ class ZooLoop:
         latents = np.concatenate(finished)
         return ZooSamples(latents=latents, images=_decode(latents), labels=tuple(wanted))
 
+    def condition(self, seed: int) -> str:
+        """The digit that a seed's sample is to show."""
+        return str(seed % self.num_classes)
+
     def scheduler(self) -> Any:
         """A fresh scheduler as the model's scheduler folder describes it."""
         import diffusers

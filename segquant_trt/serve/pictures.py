@@ -50,4 +50,5 @@ def picture_pairs(
         float_images=images("float images", reference),
         quantized_images=images("quantised images", quantized),
         seeds=tuple(seeds),
+        labels=tuple(loop.condition(seed) for seed in seeds),
     )

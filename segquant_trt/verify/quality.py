@@ -105,7 +105,7 @@ def verify_loop(
     )
     stderr_db = latent_sqnr_db_stderr(reference, quantized.first(count))
     quality = replace(quality, latent_sqnr_db_stderr=stderr_db)
-    return quality, _pictures(reference, quantized, judge)
+    return quality, _pictures(reference, quantized, loop)
 
 
 def verify_inputs(
@@ -165,7 +165,7 @@ def _joined(first: Sampled, second: Sampled | None) -> Sampled:
     )
 
 
-def _pictures(reference: Sampled, quantized: Sampled, judge: Judge | None) -> ReportImages | None:
+def _pictures(reference: Sampled, quantized: Sampled, loop: DenoisingLoop) -> ReportImages | None:
     if reference.images is None or quantized.images is None:
         return None
     count = min(_PICTURES, len(reference.seeds))
@@ -174,5 +174,5 @@ def _pictures(reference: Sampled, quantized: Sampled, judge: Judge | None) -> Re
         float_images=reference.images[:count],
         quantized_images=quantized.images[:count],
         seeds=seeds,
-        labels=tuple(str(judge.wanted(seed)) for seed in seeds) if judge is not None else (),
+        labels=tuple(loop.condition(seed) for seed in seeds),
     )

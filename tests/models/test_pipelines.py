@@ -95,6 +95,7 @@ def test_the_loop_paints_what_diffusers_paints(kind: TinyKind, tmp_path: Path) -
     assert samples.images.dtype == samples.latents.dtype == np.float32
     assert len(samples.latents) == 3
     expected = _by_diffusers(folder, 6, prompt=[read_prompts()[6].text])
+    assert loop.condition(6) == loop.condition(6 + 32) == read_prompts()[6].text
     np.testing.assert_allclose(samples.images[2], expected[0], atol=1e-5)
     assert np.abs(samples.images[1] - samples.images[2]).max() > 0.05
 
@@ -111,6 +112,7 @@ def test_prompts_guidance_and_scheduler_reach_the_pipeline(tmp_path: Path) -> No
         width=SIZE,
         scheduler="EulerAncestralDiscreteScheduler",
     )
+    assert loop.condition(9) == "a cat"
     images = loop.sample(_torch_denoise("sd15"), seeds=[9], steps=2, guidance_scale=3.0).images
     assert images is not None
     given: dict[str, Any] = {

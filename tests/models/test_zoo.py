@@ -106,6 +106,7 @@ def test_a_seed_draws_the_same_alone_and_in_company(name: str) -> None:
     together = loop.sample(denoise, seeds=[11, 42, 7], steps=3, batch_size=2)
     alone = loop.sample(denoise, seeds=[42], steps=3)
     assert together.labels == (1, 2, 7)
+    assert [loop.condition(seed) for seed in (11, 42, 7)] == ["1", "2", "7"]
     np.testing.assert_array_equal(together.latents[1], alone.latents[0])
     other = loop.sample(denoise, seeds=[42], labels=[9], steps=3)
     assert not np.array_equal(other.latents, alone.latents)
