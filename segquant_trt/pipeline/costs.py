@@ -23,7 +23,6 @@ from segquant_trt.records.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from segquant_trt.bench.costs.fit import Case, Timing
-    from segquant_trt.bench.costs.shapes import Shape
 
 Kind = TypeVar("Kind")
 _BUSY = 0.5  # programs that run beside
@@ -35,7 +34,6 @@ def measure(
     *,
     budget_s: float,
     threads: int | None,
-    shapes: tuple[Shape, ...] | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[Case], Timing, CostTable]:
     """Time what `folder` does not hold yet: the sites, the empty call, and the table of both.
@@ -44,7 +42,6 @@ def measure(
         folder: of measured shapes, a file each: an interrupted measurement continues.
         budget_s: seconds of timing, shared by the shapes.
         threads: of the runtime; None for all cores.
-        shapes: what to time; None for all of `SHAPES`.
     """
     from segquant_trt.backends import backend_for
     from segquant_trt.bench.costs.fit import Case, Timing, fitted
@@ -52,20 +49,21 @@ def measure(
     from segquant_trt.pipeline.timed_sites import empty_call, price_ms, timed
 
     progress = progress or Silent()
-    shapes = SHAPES if shapes is None else shapes
-    share = budget_s / len(shapes)
+    share = budget_s / len(SHAPES)
     empty = _kept(
-        folder / f"{target}-empty.json", Timing, partial(empty_call, target, threads=threads)
+        folder / f"{target}-empty.json",
+        Timing,
+        partial(empty_call, target, SHAPES[0], threads=threads),
     )
     cases: list[Case] = []
-    for done, shape in enumerate(shapes):
-        progress.update("sites timed", done, len(shapes))
+    for done, shape in enumerate(SHAPES):
+        progress.update("sites timed", done, len(SHAPES))
         cases += _kept(
             folder / f"{target}-{shape.label}.json",
             list[Case],
             partial(timed, shape, target, budget_s=share, threads=threads),
         )
-    progress.update("sites timed", len(shapes), len(shapes))
+    progress.update("sites timed", len(SHAPES), len(SHAPES))
     table = fitted(
         cases,
         empty,

@@ -64,17 +64,27 @@ def one_site(shape: Shape, folder: Path) -> OneSite:
     return OneSite(shape=shape, model=model, facts=facts, inputs=inputs)
 
 
-def empty_call(target: Target, *, threads: int | None) -> Timing:
-    """What a call takes in which nothing is computed."""
+def empty_call(target: Target, beside: Shape, *, threads: int | None) -> Timing:
+    """What a call takes in which nothing is computed.
+
+    A site of `beside` is called in turn with it: sites were timed between calls of other sessions
+    too, and a session that is called alone finds its caches warmer than they did.
+    """
     from segquant_trt.backends import backend_for
     from segquant_trt.bench.costs.fit import timing
-    from segquant_trt.bench.costs.graphs import write_empty
+    from segquant_trt.bench.costs.graphs import write_empty, write_one_site
     from segquant_trt.bench.costs.interleaved import interleaved
 
+    backend = backend_for(target)
     with TemporaryDirectory(prefix="segquant-costs-") as scratch:
-        model, inputs = write_empty(Path(scratch))
-        call = _call(_float_session(backend_for(target), model, threads), inputs)
-        found = interleaved({"empty": call}, budget_s=_EMPTY_S, at_most=20_000, warm_up=100)
+        calls = {
+            name: _call(_float_session(backend, model, threads), inputs)
+            for name, (model, inputs) in (
+                ("empty", write_empty(Path(scratch) / "empty")),
+                ("site", write_one_site(beside, Path(scratch) / "site")),
+            )
+        }
+        found = interleaved(calls, budget_s=_EMPTY_S, at_most=20_000, warm_up=100)
     return timing(found["empty"])
 
 
