@@ -101,7 +101,9 @@ def write_local_table(
         kept = sum(1 for _ in folder.glob(f"{target}-*.json"))
         if kept:
             progress.note(f"{folder} holds {kept} finished measurements: only the rest is timed")
-        progress.note(f"{target}: single sites are timed for about {budget_s / 60:.0f} minutes")
+        progress.note(
+            f"{target}: single sites are timed for {budget_s:.0f} s, longer if large ones are slow"
+        )
         cases, empty, table = measure(
             folder, target, budget_s=budget_s, threads=threads, progress=progress
         )
