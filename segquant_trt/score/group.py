@@ -19,14 +19,15 @@ Float = npt.NDArray[np.float32]
 Double = npt.NDArray[np.float64]
 
 _MOST_SEGMENTS = 4
+_MEASURED_BITS = 8  # of the weights with which `gains` are measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """One site: `rows` float32[B, R, C * taps] of its input, `weight` float32[N, C * taps].
 
-    `gains`: float64[B, N], what coding inputs and weights costs, see `coherence`; `white` likewise
-    for white noise, see `amplify`. `groups` > 1: output channel n reads only its own share
+    `gains`: float64[B, N], what INT8 inputs and weights cost, see `coherence`; `white` likewise for
+    white noise, see `amplify`. `groups` > 1: output channel n reads only its own share
     of the columns; the weight then has C / groups * taps columns.
     """
 
@@ -50,6 +51,15 @@ class Member:
     def white_noise(self, error: Float) -> Double:
         """The same for errors that have nothing to do with their neighbours'."""
         return _weighted(error, self.white)
+
+    def weight_noise(self, error: Float, bits: int) -> Double:
+        """The same for what rounding the weight to `bits` bits does to outputs.
+
+        Coarser weights err like white noise over channels and tokens: its gain foretells trained
+        models' four-bit plans within 2.5 dB. That of INT8 inputs, whose coherence these errors lack
+        (7 dB in front of a GELU), overstates their noise by up to 5 dB.
+        """
+        return self.noise(error) if bits >= _MEASURED_BITS else self.white_noise(error)
 
     def product(self, x: Float, weight: Float) -> Float:
         """`x [B, R, C * taps]` times `weight [N, C / groups * taps]`: float32[B, R, N]."""

@@ -219,7 +219,8 @@ class OptionSearch:
         if isinstance(coding.segments[0].activation, KeepFloat):
             return _Error(noise=np.zeros(len(member.rows)), power=0.0)
         error = coding_error(member.rows, coding.divisor, coding.segments, taps=member.taps)
-        return _measured(member, member.product(error, member.weight))
+        output = member.product(error, member.weight)
+        return _Error(noise=member.noise(output), power=_power(output))
 
     def _weight_error(
         self, member: Member, coding: _Coding, plan: WeightPlan
@@ -238,7 +239,8 @@ class OptionSearch:
         error = np.asarray(restored - member.weight, dtype=np.float32)
         if plan.rounding != "nearest" or plan.scale_method != "absmax":
             plan = self._stored(plan, [part.codes for part in made])
-        return plan, _measured(member, member.product(judges(member.rows), error))
+        output = member.product(judges(member.rows), error)
+        return plan, _Error(noise=member.weight_noise(output, plan.bits), power=_power(output))
 
     def _stored(self, plan: WeightPlan, parts: Sequence[QuantizedWeight]) -> WeightPlan:
         codes = np.concatenate([part.codes for part in parts], axis=1)
@@ -268,8 +270,8 @@ def _admits_gptq(member: Member) -> bool:
     return columns <= _GPTQ_COLUMNS and rows > 1
 
 
-def _measured(member: Member, error: Float) -> _Error:
-    return _Error(noise=member.noise(error), power=float(np.square(error, dtype=np.float64).mean()))
+def _power(error: Float) -> float:
+    return float(np.square(error, dtype=np.float64).mean())
 
 
 def _option(

@@ -109,6 +109,7 @@ def test_weight_noise_of_a_grouped_convolution_is_that_of_its_parts() -> None:
             rows=own.rows[..., columns],
             weight=own.weight[rows],
             gains=own.gains[:, rows],
+            white=own.white[:, rows],
         )
         wanted += weight_noise(part, repeated[columns], WeightPlan(bits=4))
     np.testing.assert_allclose(noise, wanted, rtol=1e-5)

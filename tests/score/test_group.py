@@ -86,6 +86,8 @@ def test_noise_weighs_channels_and_bins() -> None:
     error[1, :, 2] = [3, 0, 0, 0, 4, 0]
     assert own.noise(error).tolist() == pytest.approx([0, 25 / 6 * own.gains[1, 2], 0])
     assert own.white_noise(error).tolist() == pytest.approx([0, 25 / 6 * own.white[1, 2], 0])
+    assert own.weight_noise(error, 8).tolist() == own.noise(error).tolist()
+    assert own.weight_noise(error, 4).tolist() == own.white_noise(error).tolist()
 
 
 def test_what_a_group_admits() -> None:

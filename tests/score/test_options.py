@@ -103,6 +103,7 @@ def test_estimates_of_optimised_weights_hold_on_rows_that_were_not_seen(plan) ->
     rows = activations(4, 600, SIZES)
     seen = rows[:, ::2].copy()
     own = member(site("fc0", inputs=sum(SIZES), outputs=24), seen, 4)
+    own = replace(own, white=own.gains)  # of inputs and of coarse weights alike
     found = replace(group([own], seen, SIZES), low=rows.min(axis=1), high=rows.max(axis=1))
     options, arrays = searched(found, plan, method="amax")
     for option in options["fc0"]:
@@ -274,5 +275,6 @@ def test_weights_alone_are_scored_in_blocks_under_float_inputs() -> None:
         assert option.treatment.weight.block == 16
         (codes,) = codes_of(own, option.treatment, search.arrays)
         assert codes.scale.shape == (6, 4)
-        assert_foretold(own, option, own.rows, search.arrays, found.edges, 2.0)
+        coarse = replace(own, gains=own.white)
+        assert_foretold(coarse, option, own.rows, search.arrays, found.edges, 2.0)
     assert not any(key.startswith("d-") for key in search.arrays)
