@@ -21,7 +21,6 @@ from segquant_trt.records import Target
 _OPENVINO_SETTINGS = {
     "INFERENCE_PRECISION_HINT": "f32",
     "PERFORMANCE_HINT": "LATENCY",
-    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
 }
 _PRODUCTS = ("FullyConnected", "MatMul", "Convolution")
 _WEIGHT_STEPS = ("Transpose", "Reorder", "Reshape", "Convert")
@@ -29,10 +28,15 @@ _WEIGHT_STEPS = ("Transpose", "Reorder", "Reshape", "Convert")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """A quantised model: an ONNX file, or OpenVINO's own format (.xml)."""
+    """A quantised model: an ONNX file, or OpenVINO's own format (.xml).
+
+    `dynamic_block`: inputs of a product that OpenVINO codes together, as they come; 0: it leaves
+    float activations alone. (ONNX files say so themselves.)
+    """
 
     path: Path
     runtime: Target
+    dynamic_block: int = 0
 
     @property
     def size_bytes(self) -> int:
@@ -69,7 +73,10 @@ def open_artifact(artifact: Artifact, subject: Subject, *, threads: int | None =
 
 def _open_in_openvino(artifact: Artifact, subject: Subject, threads: int | None) -> Opened:
     if artifact.path.suffix == ".xml":
-        settings = dict(_OPENVINO_SETTINGS)
+        settings = {
+            **_OPENVINO_SETTINGS,
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(artifact.dynamic_block),
+        }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
         session: Any = Session(core().compile_model(str(artifact.path), "CPU", settings))

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from typing_extensions import assert_never
 
@@ -24,18 +24,31 @@ from benchmarks.ablation.subject import Subject
 from segquant_trt.records import Target
 from segquant_trt.records.child import die_with_parent
 
+NBitsAlgorithm = Literal["rtn", "rtn-asymmetric", "k-quant", "hqq", "gptq", "gptq-asymmetric"]
+Int4Calibration = Literal["rtn_dq", "awq_lite", "awq_clip", "awq_full"]
+NncfTreatment = Literal["awq", "scale", "gptq"]
+
 SCOPES: tuple[Scope, ...] = ("default", "excluded", "linears")
+BLOCK = 32
+"""Inputs that share the scale of a four-bit weight, as in our own weight-only plans."""
+
+_NBITS: tuple[NBitsAlgorithm, ...] = get_args(NBitsAlgorithm)
+_INT4_CALIBRATIONS: tuple[Int4Calibration, ...] = get_args(Int4Calibration)
+_NNCF_TREATMENTS: tuple[tuple[NncfTreatment, ...], ...] = (
+    (), ("awq",), ("scale",), ("gptq",), ("awq", "scale"), ("awq", "scale", "gptq"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxRuntimeStatic:
     """`onnxruntime.quantization.quantize_static`: Q/DQ, uint8 activations, int8 weight channels.
 
-    The recipe of its documentation for CPUs with VNNI.
+    The recipe of its documentation for CPUs with VNNI; its weights can have four bits, too.
     """
 
     calibration: Literal["MinMax", "Percentile", "Entropy"]
     scope: Scope
+    weight_bits: Literal[8, 4] = 8
     runtime: Target = "onnxruntime"
 
 
@@ -63,7 +76,41 @@ class Nncf:
     runtime: Target = "openvino"
 
 
-Baseline: TypeAlias = OnnxRuntimeStatic | ModelOpt | Nncf
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxRuntimeNBits:
+    """ONNX Runtime's `matmul_nbits_quantizer`: MatMulNBits in place of every MatMul.
+
+    `activation_bits` 8: its kernels code every block of activations as they come.
+    """
+
+    algorithm: NBitsAlgorithm
+    activation_bits: Literal[16, 8] = 16
+    runtime: Target = "onnxruntime"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptInt4:
+    """NVIDIA's `modelopt.onnx.quantization` in INT4: DequantizeLinear in front of every MatMul."""
+
+    calibration: Int4Calibration
+    runtime: Target = "onnxruntime"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NncfInt4:
+    """OpenVINO's `nncf.compress_weights` in INT4_SYM, data-free unless a treatment is named.
+
+    `activation_bits` 8: the runtime codes every block of activations as they come.
+    """
+
+    treatments: tuple[NncfTreatment, ...] = ()
+    activation_bits: Literal[16, 8] = 16
+    runtime: Target = "openvino"
+
+
+Int8: TypeAlias = OnnxRuntimeStatic | ModelOpt | Nncf
+Int4: TypeAlias = OnnxRuntimeNBits | ModelOptInt4 | NncfInt4
+Baseline: TypeAlias = Int8 | Int4
 
 BASELINES: dict[str, Baseline] = {
     **{
@@ -82,6 +129,31 @@ BASELINES: dict[str, Baseline] = {
         f"nncf-{preset.lower()}-{scope}": Nncf(preset=preset, scope=scope)
         for preset in ("MIXED", "PERFORMANCE")
         for scope in SCOPES
+    },
+    **{
+        f"ort-int4-{calibration.lower()}-static": OnnxRuntimeStatic(
+            calibration=calibration, scope="linears", weight_bits=4
+        )
+        for calibration in ("MinMax", "Percentile")
+    },
+    **{f"ort-int4-{algorithm}": OnnxRuntimeNBits(algorithm=algorithm) for algorithm in _NBITS},
+    **{
+        f"modelopt-int4-{calibration.replace('_', '-')}": ModelOptInt4(calibration=calibration)
+        for calibration in _INT4_CALIBRATIONS
+    },
+    **{
+        f"nncf-int4-{'-'.join(treatments) or 'rtn'}": NncfInt4(treatments=treatments)
+        for treatments in _NNCF_TREATMENTS
+    },
+    **{
+        f"ort-int4-{algorithm}-dynamic": OnnxRuntimeNBits(algorithm=algorithm, activation_bits=8)
+        for algorithm in _NBITS
+    },
+    **{
+        f"nncf-int4-{'-'.join(treatments) or 'rtn'}-dynamic": NncfInt4(
+            treatments=treatments, activation_bits=8
+        )
+        for treatments in _NNCF_TREATMENTS
     },
 }
 
@@ -109,23 +181,64 @@ def quantised(name: str, subject: Subject, folder: Path) -> Artifact:
 def place(name: str, folder: Path) -> Artifact:
     """Where the baseline's artifact is, or will be."""
     baseline = BASELINES[name]
-    suffix = ".xml" if isinstance(baseline, Nncf) else ".onnx"
-    return Artifact(path=folder / f"{name}{suffix}", runtime=baseline.runtime)
+    suffix = ".xml" if isinstance(baseline, Nncf | NncfInt4) else ".onnx"
+    dynamic = isinstance(baseline, NncfInt4) and codes_as_it_runs(name)
+    return Artifact(
+        path=folder / f"{name}{suffix}",
+        runtime=baseline.runtime,
+        dynamic_block=BLOCK if dynamic else 0,
+    )
+
+
+def codes_as_it_runs(name: str) -> bool:
+    """Whether float activations are coded when the runtime multiplies by four-bit weights."""
+    baseline = BASELINES[name]
+    return isinstance(baseline, OnnxRuntimeNBits | NncfInt4) and baseline.activation_bits == 8
 
 
 def quantise(baseline: Baseline, subject: Subject, out: Path) -> None:
     """Run the tool in this process and write `out`, which appears complete or not at all."""
+    if isinstance(baseline, OnnxRuntimeNBits | ModelOptInt4 | NncfInt4):
+        _quantise_to_int4(baseline, subject, out)
+    else:
+        _quantise_to_int8(baseline, subject, out)
+
+
+def _quantise_to_int8(baseline: Int8, subject: Subject, out: Path) -> None:
     from benchmarks.ablation.modelopt_ptq import quantise_with_modelopt
     from benchmarks.ablation.nncf_ptq import quantise_with_nncf
     from benchmarks.ablation.onnxruntime_ptq import quantise_with_onnxruntime
 
     match baseline:
         case OnnxRuntimeStatic():
-            quantise_with_onnxruntime(subject, out, baseline.calibration, baseline.scope)
+            quantise_with_onnxruntime(
+                subject, out, baseline.calibration, baseline.scope, baseline.weight_bits
+            )
         case ModelOpt():
             quantise_with_modelopt(subject, out, baseline.calibration, baseline.scope)
         case Nncf():
             quantise_with_nncf(subject, out, baseline.preset, baseline.scope)
+        case _:
+            assert_never(baseline)
+
+
+def _quantise_to_int4(baseline: Int4, subject: Subject, out: Path) -> None:
+    from benchmarks.ablation.four_bits import (
+        weights_with_modelopt,
+        weights_with_nncf,
+        weights_with_onnxruntime,
+    )
+
+    match baseline:
+        case OnnxRuntimeNBits():
+            coded = baseline.activation_bits == 8
+            weights_with_onnxruntime(
+                subject, out, baseline.algorithm, BLOCK, int8_activations=coded
+            )
+        case ModelOptInt4():
+            weights_with_modelopt(subject, out, baseline.calibration, BLOCK)
+        case NncfInt4():
+            weights_with_nncf(subject, out, baseline.treatments, BLOCK)
         case _:
             assert_never(baseline)
 

@@ -15,8 +15,9 @@ from typing import Any
 from typing_extensions import assert_never
 
 from benchmarks.ablation.artifact import open_artifact
-from benchmarks.ablation.baselines import quantised
+from benchmarks.ablation.baselines import codes_as_it_runs, quantised
 from benchmarks.ablation.cells import cell, found
+from benchmarks.ablation.coded import coded_share
 from benchmarks.ablation.folded import folded_model
 from benchmarks.ablation.full_size import large_model, latencies
 from benchmarks.ablation.methods import (
@@ -149,6 +150,7 @@ class Matrix:
         compile_until(_LAST, run, wanted.model, options)
         plan = read_record(run / "plan.yaml", QuantPlan)
         write_record(self.path(wanted, ".plan.yaml"), plan)
+        coded = {site.site: not site.treatment.is_float for site in plan.sites}
         bundle = load(run / "bundle", threads=self._threads)
         manifest = bundle.manifest
         figures = self._figures(wanted, bundle.run)
@@ -156,6 +158,7 @@ class Matrix:
         return {
             **figures,
             "macs_integer_share": manifest.macs_integer_share,
+            "macs_coded_share": self._subject(wanted.model).share(coded),
             "size_bytes": manifest.size_bytes_quantized,
             "size_bytes_float": manifest.size_bytes_float,
             "treatments": dict(Counter(site.treatment.label for site in plan.sites)),
@@ -166,9 +169,12 @@ class Matrix:
         subject = self._subject(wanted.model)
         artifact = quantised(theirs.baseline, subject, self._baselines(wanted.model))
         opened = open_artifact(artifact, subject, threads=self._threads)
+        # Nothing tells of kernels that code activations as they come: they bear the float's names.
+        untold = codes_as_it_runs(theirs.baseline)
         return {
             **self._figures(wanted, opened.denoise),
-            "macs_integer_share": opened.macs_integer_share,
+            "macs_integer_share": None if untold else opened.macs_integer_share,
+            "macs_coded_share": coded_share(artifact, subject),
             "size_bytes": artifact.size_bytes,
             "size_bytes_float": subject.spec.size_bytes_float,
             "runtime": artifact.runtime,

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from benchmarks.ablation.baselines import BASELINES
+from benchmarks.ablation.baselines import (
+    BASELINES,
+    ModelOptInt4,
+    NncfInt4,
+    OnnxRuntimeNBits,
+    OnnxRuntimeStatic,
+    codes_as_it_runs,
+)
 from benchmarks.ablation.full_size import cost_scale
 from segquant_trt.records.options import OBJECTIVES
 from segquant_trt.records.rules import Rule, Trait
@@ -121,12 +128,24 @@ _IN_TABLES = (
     "modelopt-max-default", "modelopt-max-excluded", "modelopt-max-linears",
     "modelopt-entropy-linears",
     "nncf-mixed-default", "nncf-mixed-excluded", "nncf-mixed-linears", "nncf-performance-linears",
+    "ort-int4-rtn", "ort-int4-hqq", "ort-int4-gptq",
+    "modelopt-int4-rtn-dq", "modelopt-int4-awq-lite",
+    "nncf-int4-rtn", "nncf-int4-awq-scale",
+    "ort-int4-minmax-static", "ort-int4-percentile-static",
+    "ort-int4-rtn-dynamic", "nncf-int4-rtn-dynamic",
 )  # fmt: skip
+
+
+def _format_of(baseline: str) -> Format:
+    found = BASELINES[baseline]
+    if isinstance(found, OnnxRuntimeNBits | ModelOptInt4 | NncfInt4):
+        return "W4A8" if codes_as_it_runs(baseline) else "W4A16"
+    return "W4A8" if isinstance(found, OnnxRuntimeStatic) and found.weight_bits == 4 else "W8A8"
 
 
 METHODS: tuple[Method, ...] = (
     *(
-        Method(name=name, how=Theirs(baseline=name), formats=_EIGHT_BITS)
+        Method(name=name, how=Theirs(baseline=name), formats=(_format_of(name),))
         for name in (*_IN_TABLES, *(name for name in BASELINES if name not in _IN_TABLES))
     ),
     _preset("plain", formats=_ALL),

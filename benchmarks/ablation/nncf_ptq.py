@@ -14,6 +14,9 @@ from benchmarks.ablation.folded import Scope, folded_model, kept_in_float
 from benchmarks.ablation.subject import Subject
 from segquant_trt.backends.openvino.probe import exact_way
 
+WITHOUT_BIAS = "/WithoutBiases"
+"""What OpenVINO appends to the name of a Gemm whose bias it adds in a node of its own."""
+
 
 def quantise_with_nncf(subject: Subject, out: Path, preset: str, scope: Scope) -> None:
     """Write an OpenVINO model to `out` and its weights beside it."""
@@ -22,7 +25,7 @@ def quantise_with_nncf(subject: Subject, out: Path, preset: str, scope: Scope) -
 
     source = folded_model(subject, out.parent / "folded")
     model = openvino.Core().read_model(source)
-    kept = _in_openvino(model, kept_in_float(source, subject, scope))
+    kept = in_openvino(model, kept_in_float(source, subject, scope))
     # Half the weights' range where int8 sums saturate, which is what NNCF recommends for such CPUs.
     overflow = None if "split" not in exact_way() else nncf.OverflowFix.ENABLE
     quantized = nncf.quantize(
@@ -40,8 +43,8 @@ def quantise_with_nncf(subject: Subject, out: Path, preset: str, scope: Scope) -
     started.rename(out)
 
 
-def _in_openvino(model: Any, names: Sequence[str]) -> list[str]:
+def in_openvino(model: Any, names: Sequence[str]) -> list[str]:
     """The nodes' names in the OpenVINO model, where a Gemm is a MatMul and an Add."""
     present = {node.get_friendly_name() for node in model.get_ordered_ops()}
-    both = [name for node in names for name in (node, f"{node}/WithoutBiases")]
+    both = [name for node in names for name in (node, f"{node}{WITHOUT_BIAS}")]
     return [name for name in both if name in present]

@@ -39,7 +39,9 @@ class Recorded(CalibrationDataReader):
         return next(self._subject.calls())
 
 
-def quantise_with_onnxruntime(subject: Subject, out: Path, calibration: str, scope: Scope) -> None:
+def quantise_with_onnxruntime(
+    subject: Subject, out: Path, calibration: str, scope: Scope, weight_bits: int
+) -> None:
     """Write a Q/DQ model to `out`. Histogram methods keep every activation: some gigabytes."""
     source = folded_model(subject, out.parent / "folded")
     started = out.with_suffix(".started.onnx")
@@ -51,7 +53,7 @@ def quantise_with_onnxruntime(subject: Subject, out: Path, calibration: str, sco
         op_types_to_quantize=list(SITE_OPERATORS) if scope == "linears" else None,
         per_channel=True,
         activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8 if weight_bits == 8 else QuantType.QInt4,
         nodes_to_exclude=kept_in_float(source, subject, scope),
         calibrate_method=CalibrationMethod[calibration],
     )

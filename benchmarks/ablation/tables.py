@@ -74,8 +74,8 @@ def image_table(record: Mapping[str, Any]) -> str:
     """Every row whose images were judged, in full."""
     lines = [
         "| model | format | method | step SQNR mean / worst | PSNR | SSIM | recognised (float) "
-        "| Fréchet distance (float) | integer MACs | size |",
-        "|-|-|-|-|-|-|-|-|-|-|",
+        "| Fréchet distance (float) | integer MACs | coded MACs | size |",
+        "|-|-|-|-|-|-|-|-|-|-|-|",
     ]
     for row in record["rows"]:
         if row["classifier_accuracy"] is None:
@@ -87,7 +87,8 @@ def image_table(record: Mapping[str, Any]) -> str:
             f"| {row['psnr_db']:.1f} dB | {row['ssim']:.4f} "
             f"| {row['classifier_accuracy']:.1%} ({row['classifier_accuracy_float']:.1%}) "
             f"| {row['frechet_distance']:.1f} ({row['frechet_distance_float']:.1f}) "
-            f"| {row['macs_integer_share']:.1%} | {size:.2f}x |"
+            f"| {_share(row['macs_integer_share'])} | {_share(row['macs_coded_share'])} "
+            f"| {size:.2f}x |"
         )
     return "\n".join(lines)
 
@@ -123,6 +124,10 @@ def _expected(found: Mapping[str, Any], name: str) -> str:
 def _head(first: str, models: list[str]) -> list[str]:
     names = " | ".join(model.removeprefix(_PREFIX) for model in models)
     return [f"| {first} | {names} |", "|-" * (len(models) + 1) + "|"]
+
+
+def _share(value: float | None) -> str:
+    return _ABSENT if value is None else f"{value:.1%}"
 
 
 def _decibels(row: Row | None) -> str:
