@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import onnx
 
+from segquant_trt.graph.record_stamp import stamp_record, stamped_record
 from segquant_trt.records import FrozenSteps
-from segquant_trt.records.codec import from_plain, to_plain
 
 _KEY = "segquant_trt.frozen_steps"
 
 
 def stamp_frozen_steps(model: onnx.ModelProto, frozen: FrozenSteps) -> None:
     """Note `frozen` in the model's metadata."""
-    entry = model.metadata_props.add()
-    entry.key, entry.value = _KEY, json.dumps(to_plain(frozen), sort_keys=True)
+    stamp_record(model, _KEY, frozen)
 
 
 def frozen_steps(model: onnx.ModelProto) -> FrozenSteps | None:
@@ -25,10 +23,7 @@ def frozen_steps(model: onnx.ModelProto) -> FrozenSteps | None:
     Raises:
         SegQuantError: the note is damaged.
     """
-    for entry in model.metadata_props:
-        if entry.key == _KEY:
-            return from_plain(json.loads(entry.value), FrozenSteps, origin="the graph's metadata")
-    return None
+    return stamped_record(model, _KEY, FrozenSteps)
 
 
 def fallback_path(quantized: Path) -> Path:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import onnx
 
+from segquant_trt.graph.record_stamp import stamp_record, stamped_record
 from segquant_trt.records import HoistedPrompt
-from segquant_trt.records.codec import from_plain, to_plain
 
 _KEY = "segquant_trt.hoisted_prompt"
 
 
 def stamp_hoisted_prompt(model: onnx.ModelProto, hoisted: HoistedPrompt) -> None:
     """Note `hoisted` in the model's metadata."""
-    entry = model.metadata_props.add()
-    entry.key, entry.value = _KEY, json.dumps(to_plain(hoisted), sort_keys=True)
+    stamp_record(model, _KEY, hoisted)
 
 
 def hoisted_prompt(model: onnx.ModelProto) -> HoistedPrompt | None:
@@ -25,10 +23,7 @@ def hoisted_prompt(model: onnx.ModelProto) -> HoistedPrompt | None:
     Raises:
         SegQuantError: the note is damaged.
     """
-    for entry in model.metadata_props:
-        if entry.key == _KEY:
-            return from_plain(json.loads(entry.value), HoistedPrompt, origin="the graph's metadata")
-    return None
+    return stamped_record(model, _KEY, HoistedPrompt)
 
 
 def prompt_path(quantized: Path) -> Path:

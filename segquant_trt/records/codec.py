@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
@@ -147,6 +147,8 @@ def from_plain(value: Any, kind: type[T], *, origin: str) -> T:
     from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
 
     try:
+        if is_dataclass(kind) and not isinstance(value, dict):
+            raise TypeError("expected keys and values")
         return _converter().structure(value, kind)
     except (BaseValidationError, ForbiddenExtraKeysError, TypeError, ValueError, KeyError) as error:
         from cattrs import transform_error

@@ -17,6 +17,7 @@ from segquant_trt.records import (
     KeepFloat,
     PerStep,
     PerToken,
+    Prediction,
     QuantPlan,
     SegmentPlan,
     Shifted,
@@ -239,3 +240,11 @@ def test_aliases_are_read_as_what_they_stand_for(tmp_path: Path) -> None:
     assert read_yaml(path) == {"a": {"k": 1}, "b": [{"k": 1}, {"k": 1}], "1": "x", 1: "y"}
     path.write_text("")
     assert read_yaml(path) is None
+
+
+@pytest.mark.parametrize("text", ["text", "3", "[1, 2]", "null", ""])
+def test_what_has_no_keys_is_no_record(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "any.yaml"
+    path.write_text(text)
+    with pytest.raises(SegQuantError, match="is not a valid Prediction: expected keys and values"):
+        read_record(path, Prediction)
