@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx
 
 from segquant_trt.errors import SegQuantError
@@ -53,6 +55,25 @@ class RemoveUnused(Pass):
                     f"node '{node_name(node)}' lost its input '{lost[0]}'",
                     hint="this is a defect of the sweep; please report it with the graph",
                 )
+
+
+def part_for(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
+    """A copy that computes these tensors and nothing else; their types are left to inference."""
+    part = onnx.ModelProto()
+    part.CopyFrom(model)
+    del part.graph.output[:]
+    part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    RemoveUnused().run(part)
+    drop_unread_inputs(part)
+    return part
+
+
+def drop_unread_inputs(model: onnx.ModelProto) -> None:
+    """Remove inputs that no node reads."""
+    read = {name for node in model.graph.node for name in read_tensors(node)}
+    kept = onnx.GraphProto(input=[value for value in model.graph.input if value.name in read])
+    del model.graph.input[:]
+    model.graph.input.extend(kept.input)
 
 
 def _available(model: onnx.ModelProto) -> set[str]:

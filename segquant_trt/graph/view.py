@@ -34,6 +34,13 @@ class GraphView:
             dependence=input_dependence(wiring),
         )
 
+    def has_one_row(self, name: str) -> bool:
+        """Whether a sample of the tensor is known to be one row: a vector, not one per token."""
+        dims = self.shapes.of(name)
+        lengths = () if dims is None else dims[1:]
+        fixed = all(isinstance(length, int) for length in lengths)
+        return dims is not None and fixed and sum(length != 1 for length in lengths) <= 1
+
     def varies(self, name: str) -> bool:
         """Whether the tensor's values depend on any input; shapes do not count."""
         return bool(self.dependence.get(name))

@@ -28,7 +28,7 @@ from segquant_trt.backends.onnxruntime import float_session
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.names import FreshNames
 from segquant_trt.graph.passes import Pass
-from segquant_trt.graph.remove_unused import RemoveUnused
+from segquant_trt.graph.remove_unused import part_for
 from segquant_trt.graph.view import GraphView
 from segquant_trt.graph.wiring import node_name, read_tensors
 from segquant_trt.records.step_rows import step_edges
@@ -130,16 +130,8 @@ class FreezeSteps(Pass):
             SegQuantError: a tensor depends on the size of another input or on other samples, or is
                 not finite.
         """
-        part = onnx.ModelProto()
-        part.CopyFrom(model)
-        del part.graph.output[:]
+        part = part_for(model, self.frontier)
         del part.graph.value_info[:]
-        part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self.frontier)
-        RemoveUnused().run(part)
-        read = {name for node in part.graph.node for name in read_tensors(node)}
-        inputs = onnx.GraphProto(input=[v for v in part.graph.input if v.name in read])
-        del part.graph.input[:]
-        part.graph.input.extend(inputs.input)
         session = float_session(part, self._folder)
         first, second = (session.run(self._feeds(part, self._steps, n)) for n in _LENGTHS)
         pair = (self._steps[0], self._steps[0] + 1.0)

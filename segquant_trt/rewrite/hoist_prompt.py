@@ -22,10 +22,10 @@ from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.dims import Expr
 from segquant_trt.graph.names import FreshNames
 from segquant_trt.graph.passes import Pass
-from segquant_trt.graph.remove_unused import RemoveUnused
+from segquant_trt.graph.remove_unused import RemoveUnused, drop_unread_inputs
 from segquant_trt.graph.shapes import Shapes
 from segquant_trt.graph.view import GraphView
-from segquant_trt.graph.wiring import node_name, read_tensors
+from segquant_trt.graph.wiring import node_name
 from segquant_trt.records import LinearSite
 from segquant_trt.rewrite.ensure import check_untouched
 from segquant_trt.rewrite.hoistable import Hoistable, find_hoistable
@@ -155,14 +155,6 @@ class HoistPrompt(Pass):
         rebuilt = onnx.GraphProto(node=nodes)
         del second.graph.node[:]
         second.graph.node.extend(rebuilt.node)
-
-
-def drop_unread_inputs(model: onnx.ModelProto) -> None:
-    """Remove inputs that no node reads; codes with scales per step may still come to read some."""
-    read = {name for node in model.graph.node for name in read_tensors(node)}
-    kept = onnx.GraphProto(input=[value for value in model.graph.input if value.name in read])
-    del model.graph.input[:]
-    model.graph.input.extend(kept.input)
 
 
 def _element_types(model: onnx.ModelProto) -> dict[str, int]:

@@ -121,11 +121,6 @@ class _Search:
             return self._view.varies(name) and self._view.shapes.of(name) is not None
         return name in self.rows
 
-    def _one_row(self, name: str) -> bool:
-        """Rows per token would cost as much once for all steps, and T times the memory."""
-        lengths = (self._view.shapes.of(name) or ())[1:]
-        return all(isinstance(n, int) for n in lengths) and sum(n != 1 for n in lengths) <= 1
-
     def _light_source(self, node: NodeProto) -> str | None:
         """The one varying operand of a node that hardly works, if that can be taken instead."""
         if node.op_type not in _LIGHT or not self._outputs.isdisjoint(node.output):
@@ -164,7 +159,8 @@ class _Search:
         varying = [name for name in read_tensors(node) if self._reach.get(name)]
         repeated = [name for name in varying if self._repeats(name)]
         known = all(name in self.rows or self._is_constant_per_prompt(name) for name in varying)
-        single = all(self._has_rows(name) and self._one_row(name) for name in outputs)
+        # Rows per token would cost as much once for all steps, and T times the memory.
+        single = all(self._has_rows(name) and self._view.has_one_row(name) for name in outputs)
         if known and single and self._by_row(node):
             self.rows.update(outputs)
             self.repeated.update(repeated)

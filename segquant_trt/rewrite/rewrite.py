@@ -20,7 +20,7 @@ from segquant_trt.graph.frozen_stamp import fallback_path, stamp_frozen_steps
 from segquant_trt.graph.hoisted_stamp import prompt_path, stamp_hoisted_prompt
 from segquant_trt.graph.payload import PayloadWriter
 from segquant_trt.graph.plan_stamp import stamp_plan
-from segquant_trt.graph.remove_unused import RemoveUnused
+from segquant_trt.graph.remove_unused import RemoveUnused, drop_unread_inputs
 from segquant_trt.graph.wiring import node_name
 from segquant_trt.records import FrozenSteps, GraphFacts, HoistedPrompt, QuantPlan, SitePlan
 from segquant_trt.records.files import sha256_file
@@ -28,7 +28,7 @@ from segquant_trt.records.scratch import scratch_folder, sync_file
 from segquant_trt.rewrite.data import GraphData, StoredCodes, write_data
 from segquant_trt.rewrite.fold_divisors import FoldDivisors
 from segquant_trt.rewrite.freeze_steps import FreezeSteps
-from segquant_trt.rewrite.hoist_prompt import HoistPrompt, drop_unread_inputs
+from segquant_trt.rewrite.hoist_prompt import HoistPrompt
 from segquant_trt.rewrite.quantize_sites import QuantizeSites
 
 _NO_ARRAYS: Mapping[str, npt.NDArray[np.generic]] = MappingProxyType({})
@@ -120,7 +120,7 @@ def rewrite(
     removed = Removed(frozen=frozen, hoisted=hoisted)
     graphs = {out: job.quantize(model, removed.sites)}
     if prompt is not None:
-        drop_unread_inputs(model)
+        drop_unread_inputs(model)  # here, as scales per step may have come to read one
         graphs[prompt_path(out)] = prompt, GraphData(weights=(), floats=())
     if frozen is not None and frozen.fallback:
         graphs[fallback_path(out)] = job.quantize(load_graph(model_onnx), ())

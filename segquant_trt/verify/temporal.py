@@ -17,7 +17,7 @@ import onnx
 from segquant_trt.backends.emission import Arrays
 from segquant_trt.backends.onnxruntime import float_session
 from segquant_trt.graph.bigfile import Weights
-from segquant_trt.graph.remove_unused import RemoveUnused
+from segquant_trt.graph.remove_unused import RemoveUnused, part_for
 from segquant_trt.graph.view import GraphView
 from segquant_trt.graph.wiring import node_name, read_tensors
 from segquant_trt.models.loop import Array
@@ -57,7 +57,7 @@ def temporal_features(
     tables = () if frozen is None else frozen.sites
     once = () if hoisted is None else hoisted.sites
     coded = {s.site for s in plan.sites if not s.treatment.is_float} - {*tables, *once}
-    part = _part(model.graph, [site.output for site in components])
+    part = part_for(model.graph, [site.output for site in components])
     errors = _errors(
         _Compared(model, plan, arrays, timestep, threads),
         part,
@@ -93,7 +93,7 @@ def find_components(model: FloatModel, timestep: str) -> tuple[LinearSite, ...]:
     for node in view.wiring.nodes:
         behind = [last[name] for name in read_tensors(node) if name in last]
         for name in filter(None, node.output):
-            if belongs(name) and name in sites and _one_row(view, name):
+            if belongs(name) and name in sites and view.has_one_row(name):
                 last[name] = name
             elif belongs(name) and behind:
                 last[name] = max(behind, key=order.__getitem__)
@@ -101,12 +101,6 @@ def find_components(model: FloatModel, timestep: str) -> tuple[LinearSite, ...]:
             found.update(behind)
     found.update(last[name] for name in view.wiring.graph_outputs if name in last)
     return tuple(site for output, site in sites.items() if output in found)
-
-
-def _one_row(view: GraphView, name: str) -> bool:
-    lengths = (view.shapes.of(name) or ())[1:]
-    known = all(isinstance(length, int) for length in lengths)
-    return known and sum(length != 1 for length in lengths) <= 1
 
 
 class _Compared:
@@ -140,19 +134,6 @@ class _Compared:
             )
         RemoveUnused().run(part)
         return part
-
-
-def _part(graph: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
-    part = onnx.ModelProto()
-    part.CopyFrom(graph)
-    del part.graph.output[:]
-    part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
-    RemoveUnused().run(part)
-    read = {name for node in part.graph.node for name in read_tensors(node)}
-    kept = onnx.GraphProto(input=[value for value in part.graph.input if value.name in read])
-    del part.graph.input[:]
-    part.graph.input.extend(kept.input)
-    return part
 
 
 def _errors(

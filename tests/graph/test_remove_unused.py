@@ -9,7 +9,7 @@ from onnx import helper
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.names import FreshNames
 from segquant_trt.graph.passes import Pass
-from segquant_trt.graph.remove_unused import RemoveUnused
+from segquant_trt.graph.remove_unused import RemoveUnused, part_for
 
 
 def graph(*nodes: onnx.NodeProto) -> onnx.ModelProto:
@@ -40,6 +40,22 @@ def test_dead_chains_go_and_subgraphs_count_as_readers() -> None:
     assert [node.op_type for node in model.graph.node] == ["Add", "If"]
     assert [tensor.name for tensor in model.graph.initializer] == ["w0", "w1", "w3"]
     assert [value.name for value in model.graph.value_info] == ["a"]
+
+
+def test_a_part_computes_what_is_asked_for_from_the_inputs_that_it_needs() -> None:
+    model = graph(
+        helper.make_node("Add", ["x", "w0"], ["a"]),
+        helper.make_node("Neg", ["other"], ["d"]),
+        helper.make_node("Add", ["a", "d"], ["y"]),
+    )
+    model.graph.input.extend([helper.make_tensor_value_info("other", onnx.TensorProto.FLOAT, [1])])
+    before = model.SerializeToString()
+    for wanted, inputs, nodes in (("a", ["x"], ["Add"]), ("d", ["other"], ["Neg"])):
+        part = part_for(model, [wanted]).graph
+        assert [value.name for value in part.output] == [wanted]
+        assert [value.name for value in part.input] == inputs
+        assert [node.op_type for node in part.node] == nodes
+    assert model.SerializeToString() == before
 
 
 def test_a_lost_input_is_noticed() -> None:
