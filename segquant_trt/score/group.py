@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +13,16 @@ import numpy.typing as npt
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import Weights
 from segquant_trt.graph.weight_layout import as_rows
-from segquant_trt.records import GraphFacts, LinearSite
+from segquant_trt.records import GraphFacts, LinearSite, WeightPlan
 from segquant_trt.records.calibration import ActivationStats, Calibration
 
 Float = npt.NDArray[np.float32]
 Double = npt.NDArray[np.float64]
 
 _MOST_SEGMENTS = 4
-_MEASURED_BITS = 8  # of the weights with which `gains` are measured
+MEASURED_BITS = 8  # of the weights with which `gains` are measured
+
+Rounding: TypeAlias = tuple[int, str, str]  # bits, rounding, scale method
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,7 @@ class Member:
     gains: Double
     white: Double
     output: ActivationStats
+    joint: Mapping[Rounding, Double] = field(default_factory=dict)
 
     @property
     def taps(self) -> int:
@@ -52,14 +56,15 @@ class Member:
         """The same for errors that have nothing to do with their neighbours'."""
         return _weighted(error, self.white)
 
-    def weight_noise(self, error: Float, bits: int) -> Double:
-        """The same for what rounding the weight to `bits` bits does to outputs.
+    def weight_noise(self, error: Float, plan: WeightPlan) -> Double:
+        """The same for what rounding the weight does to outputs.
 
-        Coarser weights err like white noise over channels and tokens: its gain foretells trained
-        models' four-bit plans within 2.5 dB. That of INT8 inputs, whose coherence these errors lack
-        (7 dB in front of a GELU), overstates their noise by up to 5 dB.
+        Coarser weights err like white noise over channels and tokens (INT8 inputs are up to 7 dB
+        more coherent in front of a GELU), and alike at all sites, see `joint`.
         """
-        return self.noise(error) if bits >= _MEASURED_BITS else self.white_noise(error)
+        if plan.bits >= MEASURED_BITS:
+            return self.noise(error)
+        return self.white_noise(error) * self.joint.get(rounding_of(plan), 1.0)
 
     def product(self, x: Float, weight: Float) -> Float:
         """`x [B, R, C * taps]` times `weight [N, C / groups * taps]`: float32[B, R, N]."""
@@ -105,6 +110,11 @@ class Group:
         return len(self.segments) > 1 and all(m.site.groups == 1 for m in self.members)
 
 
+def rounding_of(plan: WeightPlan) -> Rounding:
+    """What tells ways of rounding apart."""
+    return plan.bits, plan.rounding, plan.scale_method
+
+
 def grouped(facts: GraphFacts) -> dict[str, list[LinearSite]]:
     """Sites by the tensor that they read, in graph order."""
     found: dict[str, list[LinearSite]] = {}
@@ -140,6 +150,7 @@ def make_group(
     weights: Weights,
     gains: Mapping[str, Double],
     white: Mapping[str, Double],
+    joint: Mapping[Rounding, Double] | None = None,
 ) -> Group:
     """Read what calibration and checkpoint hold about the sites.
 
@@ -147,7 +158,9 @@ def make_group(
         SegQuantError: a site was not calibrated.
     """
     seen = _stats(tensor, sites[0], calibration)
-    members = tuple(_member(site, seen, calibration, weights, gains, white) for site in sites)
+    members = tuple(
+        _member(site, seen, calibration, weights, gains, white, joint or {}) for site in sites
+    )
     segments = input_segments(facts, sites)
     return Group(
         tensor=tensor,
@@ -168,6 +181,7 @@ def _member(
     weights: Weights,
     gains: Mapping[str, Double],
     white: Mapping[str, Double],
+    joint: Mapping[Rounding, Double],
 ) -> Member:
     output = _stats(site.output, site, calibration)
     rows = calibration.patches.get(site.name, seen.rows) if site.kernel else seen.rows
@@ -184,6 +198,7 @@ def _member(
         gains=gain,
         white=gain if plain is None else plain,
         output=output,
+        joint=joint,
     )
 
 

@@ -26,9 +26,8 @@ from segquant_trt.score.outputs import (
     output_ranges,
     rounding_noise,
 )
-from segquant_trt.score.rounding import judges, rounded
+from segquant_trt.score.rounding import admitted, judges, rounded
 
-_GPTQ_COLUMNS = 8192  # the Gram matrix of more takes gigabytes, its factor minutes
 _ROUNDED = ("symmetric", "shifted")
 _DUALS = ("dual_scale", "dual_full")
 
@@ -186,8 +185,7 @@ class OptionSearch:
             sizes = tuple(part.channels for part in coding.segments)
             key = coding.smoothing.divisor if coding.smoothing is not None else ""
             for plan in self.weights:
-                if plan.rounding == "gptq" and not _admits_gptq(member):
-                    plan = WeightPlan(bits=plan.bits, block=plan.block, scale_method="mse")
+                plan = admitted(plan, member.weight, member.rows)
                 if (key, sizes, plan) not in known:
                     known[key, sizes, plan] = self._weight_error(member, coding, plan)
                 weight, error = known[key, sizes, plan]
@@ -240,7 +238,7 @@ class OptionSearch:
         if plan.rounding != "nearest" or plan.scale_method != "absmax":
             plan = self._stored(plan, [part.codes for part in made])
         output = member.product(judges(member.rows), error)
-        return plan, _Error(noise=member.weight_noise(output, plan.bits), power=_power(output))
+        return plan, _Error(noise=member.weight_noise(output, plan), power=_power(output))
 
     def _stored(self, plan: WeightPlan, parts: Sequence[QuantizedWeight]) -> WeightPlan:
         codes = np.concatenate([part.codes for part in parts], axis=1)
@@ -262,12 +260,6 @@ class _Error:
 
     noise: Double
     power: float
-
-
-def _admits_gptq(member: Member) -> bool:
-    """Whether it is affordable, and there are rows to fit and others to judge."""
-    columns, rows = int(member.weight.shape[1]), int(member.rows.shape[1])
-    return columns <= _GPTQ_COLUMNS and rows > 1
 
 
 def _power(error: Float) -> float:

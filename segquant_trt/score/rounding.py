@@ -14,6 +14,15 @@ from segquant_trt.schemes.rounding import search_damping
 from segquant_trt.schemes.weights import QuantizedWeight, quantize_weight
 from segquant_trt.score.group import Float
 
+_GPTQ_COLUMNS = 8192  # the Gram matrix of more takes gigabytes, its factor minutes
+
+
+def admitted(plan: WeightPlan, weight: Float, rows: Float) -> WeightPlan:
+    """The plan; searched scales where GPTQ costs too much, or no rows are left to judge it."""
+    if plan.rounding != "gptq" or (weight.shape[1] <= _GPTQ_COLUMNS and rows.shape[1] > 1):
+        return plan
+    return WeightPlan(bits=plan.bits, block=plan.block, scale_method="mse")
+
 
 def judges(rows: Float) -> Float:
     """The rows of [B, R, k] that say what an error costs: every other one, or the only one."""

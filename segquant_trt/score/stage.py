@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +37,8 @@ from segquant_trt.schemes import quantize_weight, symmetric
 from segquant_trt.schemes.seen import over_all_steps
 from segquant_trt.score.amplify import Gains, backward_gains, unreached
 from segquant_trt.score.coherence import Switch, corrected_gains
-from segquant_trt.score.group import Member, grouped, make_group
+from segquant_trt.score.group import MEASURED_BITS, Double, Member, Rounding, grouped, make_group
+from segquant_trt.score.joint import joint_factors
 from segquant_trt.score.options import OptionSearch
 from segquant_trt.score.outputs import output_ranges
 
@@ -96,17 +97,18 @@ def score(
     graph = load_graph(run / "model.onnx")
     weights = Weights(graph, weights_folder)
     source = _Source(run=run, folder=weights_folder, spec=spec, facts=facts)
-    gains, white = _gains(source, calibration, weights, on_progress, on_note)
-    silent = unreached(Wiring(graph.graph), facts.sites)
-    for site in facts.sites:
-        if site.name in silent:
-            none = np.zeros((max(len(calibration.bin_edges), 1), site.out_features))
-            gains, white = {**gains, site.name: none}, {**white, site.name: none}
     plans = [
         replace(plan, block=request.weight_block)
         for plan in (*_EIGHT_BITS, *_FOUR_BITS)
         if plan.bits in request.weight_bits
     ]
+    coarse = [plan for plan in plans if plan.bits < MEASURED_BITS]
+    gains, white, joint = _gains(source, calibration, weights, coarse, on_progress, on_note)
+    silent = unreached(Wiring(graph.graph), facts.sites)
+    for site in facts.sites:
+        if site.name in silent:
+            none = np.zeros((max(len(calibration.bin_edges), 1), site.out_features))
+            gains, white = {**gains, site.name: none}, {**white, site.name: none}
     search = OptionSearch(
         weights=plans, method=request.range_method, weight_only=request.weight_only
     )
@@ -119,7 +121,7 @@ def score(
         sites = [site for site in sites if not site.has_coded_weight]
         if not sites:
             return left
-        group = make_group(tensor, sites, facts, calibration, weights, gains, white)
+        group = make_group(tensor, sites, facts, calibration, weights, gains, white, joint)
         options = search.options(group)
         return left + [
             _site_score(member, calibration, options[member.site.name], search, _method(member))
@@ -205,10 +207,11 @@ def _gains(
     source: _Source,
     calibration: Calibration,
     weights: Weights,
+    coarse: Sequence[WeightPlan],
     on_progress: Callable[[str, int, int], None],
     on_note: Callable[[str], None],
-) -> tuple[Gains, Gains]:
-    """What coding inputs and weights costs, and what white noise does."""
+) -> tuple[Gains, Gains, dict[Rounding, Double]]:
+    """What coding inputs and weights costs, what white noise does, and all coarse weights."""
     import psutil
 
     if 2 * source.spec.size_bytes_float > psutil.virtual_memory().total // _MEMORY_SHARE:
@@ -216,7 +219,7 @@ def _gains(
             "the model is too large for a backward pass here: every site's noise counts alike, "
             "and predictions of the whole are rough"
         )
-        return {}, {}
+        return {}, {}, {}
     family = family_for(source.spec.class_name)
     module = load_module(find_checkpoint(source.folder), family, source.spec.config)
     batches = _excerpt(source)
@@ -229,10 +232,24 @@ def _gains(
         edges=edges,
         on_batch=_counter("measure amplification", len(batches), on_progress),
     )
+    groups = list(_body(source.facts, gains).items())
+    joint = (
+        joint_factors(
+            module,
+            family,
+            (make_group(*g, source.facts, calibration, weights, gains, gains) for g in groups),
+            coarse,
+            batches,
+            edges=edges,
+            on_group=_counter("switch coarse weights", len(groups), on_progress),
+        )
+        if coarse
+        else {}
+    )
     macs = sum(_macs(site, calibration) for site in sites) * _sample_count(batches)
     if macs * len(sites) > _MOST_MACS:
         on_note("single sites are not switched one by one: that would take too long here")
-        return gains, gains
+        return gains, gains, joint
     corrected = corrected_gains(
         module,
         family,
@@ -242,7 +259,18 @@ def _gains(
         edges=edges,
         on_site=_counter("switch single sites", len(sites), on_progress),
     )
-    return corrected, gains
+    return corrected, gains, joint
+
+
+def _body(facts: GraphFacts, gains: Gains) -> dict[str, list[LinearSite]]:
+    """Sites that are coded as a rule, and whose modules are known."""
+    found = {
+        tensor: [
+            s for s in sites if s.role == "body" and not s.has_coded_weight and s.name in gains
+        ]
+        for tensor, sites in grouped(facts).items()
+    }
+    return {tensor: sites for tensor, sites in found.items() if sites}
 
 
 def _excerpt(source: _Source) -> list[dict[str, npt.NDArray[np.generic]]]:

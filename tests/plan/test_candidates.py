@@ -7,7 +7,13 @@ from dataclasses import replace
 import pytest
 
 from segquant_trt.errors import SegQuantError
-from segquant_trt.plan import Candidate, PlanRequest, decisions_sha256, make_candidates
+from segquant_trt.plan import (
+    Candidate,
+    PlanRequest,
+    decisions_sha256,
+    make_candidates,
+    make_references,
+)
 from segquant_trt.records import Smoothing, Treatment
 from segquant_trt.records.scores import Scores
 from tests.plan.made_up import (
@@ -89,6 +95,20 @@ def test_what_is_hopeless_depends_on_how_good_expectations_are(bits: int, runs: 
     )
     plain = found(close, max_latency_ratio=9.0, weight_bits=bits)["plain"]  # 6.7 dB behind
     assert plain.competes == runs
+
+
+@pytest.mark.parametrize(("bits", "names"), [(8, ["plain", "segquant"]), (4, ["segquant", "auto"])])
+def test_latents_are_measured_on_plans_that_no_limit_changes(bits: int, names: list[str]) -> None:
+    options = ((PLAIN, 4e-4), (SMOOTH, 1e-4), (ROWS, 1e-6))
+    scores = scored(*((of_bits(treated, bits), noise) for treated, noise in options))
+    free = PlanRequest(target="onnxruntime", float_share=0.0, weight_bits=bits)
+    limited = replace(free, max_latency_ratio=1.0, objective="quality", target_sqnr_db=200.0)
+    made = [
+        make_references(FACTS, scores, table(**PRICES), request, DIGESTS)
+        for request in (free, limited)
+    ]
+    assert [candidate.name for candidate in made[0]] == names
+    assert made[0] == made[1]
 
 
 def test_plans_that_do_the_same_compete_once() -> None:

@@ -12,12 +12,13 @@ from onnx import helper
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import Weights, load_graph
-from segquant_trt.records import GraphFacts, LinearSite, SitePolarity, SiteSegments
+from segquant_trt.records import GraphFacts, LinearSite, SitePolarity, SiteSegments, WeightPlan
 from segquant_trt.records.calibration import Calibration
 from segquant_trt.score.group import (
     grouped,
     input_segments,
     make_group,
+    rounding_of,
     uniform_gains,
 )
 from tests.score.denoisers import site
@@ -86,8 +87,20 @@ def test_noise_weighs_channels_and_bins() -> None:
     error[1, :, 2] = [3, 0, 0, 0, 4, 0]
     assert own.noise(error).tolist() == pytest.approx([0, 25 / 6 * own.gains[1, 2], 0])
     assert own.white_noise(error).tolist() == pytest.approx([0, 25 / 6 * own.white[1, 2], 0])
-    assert own.weight_noise(error, 8).tolist() == own.noise(error).tolist()
-    assert own.weight_noise(error, 4).tolist() == own.white_noise(error).tolist()
+
+
+def test_coarse_weights_count_by_white_gains_and_by_what_they_do_together() -> None:
+    own = linears(2, 6, (5,), [4]).members[0]
+    error = np.random.default_rng(0).standard_normal((3, 6, 4), np.float32)
+    fine, coarse = WeightPlan(), WeightPlan(bits=4, rounding="gptq", scale_method="mse")
+    factor = np.array([0.5, 1.0, 3.0])
+    together = replace(own, joint={rounding_of(coarse): factor, rounding_of(fine): factor})
+    assert together.weight_noise(error, fine).tolist() == own.noise(error).tolist()
+    assert own.weight_noise(error, coarse).tolist() == own.white_noise(error).tolist()
+    wanted = factor * own.white_noise(error)
+    assert together.weight_noise(error, coarse).tolist() == pytest.approx(wanted.tolist())
+    other = replace(coarse, rounding="nearest")
+    assert together.weight_noise(error, other).tolist() == own.white_noise(error).tolist()
 
 
 def test_what_a_group_admits() -> None:
