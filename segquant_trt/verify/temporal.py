@@ -82,24 +82,23 @@ def find_components(model: FloatModel, timestep: str) -> tuple[LinearSite, ...]:
     view = GraphView.of(model.graph, model.folder)
     temporal = frozenset((timestep, *model.facts.prompt_inputs))
     sites = {site.output: site for site in model.facts.sites}
-    order = {site.output: index for index, site in enumerate(model.facts.sites)}
 
     def belongs(name: str) -> bool:
         taint = view.dependence.get(name, frozenset())
         return timestep in taint and taint <= temporal
 
-    last: dict[str, str] = {}
+    last: dict[str, frozenset[str]] = {}
     found: set[str] = set()
     for node in view.wiring.nodes:
-        behind = [last[name] for name in read_tensors(node) if name in last]
+        behind = frozenset[str]().union(*(last.get(name, ()) for name in read_tensors(node)))
         for name in filter(None, node.output):
             if belongs(name) and name in sites and view.has_one_row(name):
-                last[name] = name
-            elif belongs(name) and behind:
-                last[name] = max(behind, key=order.__getitem__)
+                last[name] = frozenset((name,))
+            elif belongs(name):
+                last[name] = behind
         if not all(belongs(name) for name in node.output if name):
-            found.update(behind)
-    found.update(last[name] for name in view.wiring.graph_outputs if name in last)
+            found |= behind
+    found.update(*(last.get(name, ()) for name in view.wiring.graph_outputs))
     return tuple(site for output, site in sites.items() if output in found)
 
 

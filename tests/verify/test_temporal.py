@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from segquant_trt.analyze import analyze
 from segquant_trt.graph.bigfile import load_graph
@@ -18,7 +18,7 @@ from segquant_trt.records.temporal import TemporalFeature
 from segquant_trt.verify.site_errors import FloatModel
 from segquant_trt.verify.temporal import find_components, temporal_features
 from tests.rewrite.hoisting import PROMPTS, STEPS, denoiser, feeds_at
-from tests.small_graphs import SCALE, plan_of, scheme_of
+from tests.small_graphs import SCALE, linear_nodes, plan_of, save_graph, scheme_of
 
 TIMES = STEPS[::-1]
 
@@ -116,3 +116,25 @@ def test_components_end_where_the_rest_begins(tmp_path: Path) -> None:
     whole = FloatModel(graph=load_graph(model), facts=facts, folder=tmp_path)
     assert [site.name for site in find_components(whole, "when")] == ["embed"]
     assert find_components(whole, "x") == ()
+
+
+def test_of_paths_that_join_every_last_site_is_a_component(tmp_path: Path) -> None:
+    """Their sum goes to the tokens with no further site behind it."""
+    nodes = [
+        helper.make_node("Reshape", ["when", "column"], ["t"], name="t"),
+        *linear_nodes("slow", "t", "a", bias=False, stored=False),
+        helper.make_node("Sin", ["t"], ["wave"], name="wave"),
+        *linear_nodes("fast", "wave", "b", bias=False, stored=False),
+        helper.make_node("Add", ["a", "b"], ["both"], name="both"),
+        helper.make_node("Add", ["x", "both"], ["y"], name="y"),
+    ]
+    weights = {
+        "column": np.array([-1, 1], dtype=np.int64),
+        "slow.weight": np.ones((1, 5), dtype=np.float32),
+        "fast.weight": np.ones((1, 5), dtype=np.float32),
+    }
+    inputs = {"x": ["batch", 5], "when": ["batch"]}
+    path = save_graph(tmp_path / "model.onnx", nodes, inputs, ["y"], weights)
+    facts = analyze(path, timestep="when", prompts=())
+    model = FloatModel(graph=load_graph(path), facts=facts, folder=tmp_path)
+    assert [site.name for site in find_components(model, "when")] == ["slow", "fast"]
