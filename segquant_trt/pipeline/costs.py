@@ -22,7 +22,7 @@ from segquant_trt.records.plan import Target
 from segquant_trt.records.progress import Progress, Silent
 
 if TYPE_CHECKING:
-    from segquant_trt.bench.costs.fit import Case, Timing
+    from segquant_trt.bench.costs.fit import Case, EmptyCall
 
 Kind = TypeVar("Kind")
 _BUSY = 0.5  # programs that run beside
@@ -35,7 +35,7 @@ def measure(
     budget_s: float,
     threads: int | None,
     progress: Progress | None = None,
-) -> tuple[list[Case], Timing, CostTable]:
+) -> tuple[list[Case], EmptyCall, CostTable]:
     """Time what `folder` does not hold yet: the sites, the empty call, and the table of both.
 
     Args:
@@ -44,7 +44,7 @@ def measure(
         threads: of the runtime; None for all cores.
     """
     from segquant_trt.backends import backend_for
-    from segquant_trt.bench.costs.fit import Case, Timing, fitted
+    from segquant_trt.bench.costs.fit import Case, EmptyCall, fitted
     from segquant_trt.bench.costs.shapes import SHAPES
     from segquant_trt.pipeline.timed_sites import empty_call, price_ms, timed
 
@@ -52,7 +52,7 @@ def measure(
     share = budget_s / len(SHAPES)
     empty = _kept(
         folder / f"{target}-empty.json",
-        Timing,
+        EmptyCall,
         partial(empty_call, target, SHAPES[0], threads=threads),
     )
     cases: list[Case] = []
@@ -114,7 +114,7 @@ def write_local_table(
         "hardware": table.hardware,
         "threads": table.threads,
         "versions": table.versions,
-        "empty_call_ms": empty.quiet_ms,
+        "empty_call_ms": empty.among(cases),
         "cases": len(cases),
         "median_error": table.median_error,
         "used_with": "--costs local" if out is None else f"--costs {path}",

@@ -12,7 +12,7 @@ from segquant_trt.records.plan import Target
 
 if TYPE_CHECKING:
     from segquant_trt.backends import Backend, Runner
-    from segquant_trt.bench.costs.fit import Case, Timing
+    from segquant_trt.bench.costs.fit import Case, EmptyCall
     from segquant_trt.bench.costs.shapes import Shape
     from segquant_trt.bench.costs.variants import Variant
     from segquant_trt.models.loop import Array
@@ -64,14 +64,10 @@ def one_site(shape: Shape, folder: Path) -> OneSite:
     return OneSite(shape=shape, model=model, facts=facts, inputs=inputs)
 
 
-def empty_call(target: Target, beside: Shape, *, threads: int | None) -> Timing:
-    """What a call takes in which nothing is computed.
-
-    A site of `beside` is called in turn with it: sites were timed between calls of other sessions
-    too, and a session that is called alone finds its caches warmer than they did.
-    """
+def empty_call(target: Target, shape: Shape, *, threads: int | None) -> EmptyCall:
+    """What a call takes in which nothing is computed, in turn with a float site of `shape`."""
     from segquant_trt.backends import backend_for
-    from segquant_trt.bench.costs.fit import timing
+    from segquant_trt.bench.costs.fit import EmptyCall, timing
     from segquant_trt.bench.costs.graphs import write_empty, write_one_site
     from segquant_trt.bench.costs.interleaved import interleaved
 
@@ -81,11 +77,11 @@ def empty_call(target: Target, beside: Shape, *, threads: int | None) -> Timing:
             name: _call(_float_session(backend, model, threads), inputs)
             for name, (model, inputs) in (
                 ("empty", write_empty(Path(scratch) / "empty")),
-                ("site", write_one_site(beside, Path(scratch) / "site")),
+                ("site", write_one_site(shape, Path(scratch) / "site")),
             )
         }
         found = interleaved(calls, budget_s=_EMPTY_S, at_most=20_000, warm_up=100)
-    return timing(found["empty"])
+    return EmptyCall(empty=timing(found["empty"]), shape=shape, site=timing(found["site"]))
 
 
 def timed(shape: Shape, target: Target, *, budget_s: float, threads: int | None) -> list[Case]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from segquant_trt.bench.costs.fit import Case, Timing, fitted, timing
+from segquant_trt.bench.costs.fit import Case, EmptyCall, Timing, fitted, timing
 from segquant_trt.bench.costs.interleaved import Ratio
 from segquant_trt.bench.costs.shapes import SHAPES, Shape
 from segquant_trt.bench.costs.variants import VARIANTS, Variant
@@ -65,8 +65,16 @@ def cases(beside_ms: float) -> list[Case]:
     return found
 
 
-def fit(made: list[Case], empty_ms: float) -> CostTable:
-    empty = Timing(runs=500, median_ms=3.0 * empty_ms, quiet_ms=empty_ms)
+def timed(quiet_ms: float) -> Timing:
+    return Timing(runs=500, median_ms=3.0 * quiet_ms, quiet_ms=quiet_ms)
+
+
+def fit(made: list[Case], empty_ms: float, *, slower: float = 1.0) -> CostTable:
+    """`slower`: than when the sites were timed, the machine was as the empty call was."""
+    site = next(item for item in made if item.treatment is None)
+    empty = EmptyCall(
+        empty=timed(slower * empty_ms), shape=site.shape, site=timed(slower * site.quiet_ms)
+    )
     return fitted(
         made, empty, target="onnxruntime", threads=2, versions={"runtime": "1"}, price=price_ms
     )
@@ -85,6 +93,12 @@ def test_the_fit_finds_the_prices(beside_ms: float) -> None:
     for op, wanted in PRICES.items():
         for term, price in wanted.items():
             assert found[op, term] == pytest.approx(price, rel=1e-3)
+
+
+def test_a_machine_that_has_slowed_down_since_is_the_same_machine() -> None:
+    made = cases(0.066)
+    then, now = prices(fit(made, 0.066)), prices(fit(made, 0.066, slower=1.25))
+    assert now == pytest.approx(then, rel=1e-6)
 
 
 def test_a_call_that_is_not_told_apart_is_charged_to_every_site() -> None:

@@ -31,6 +31,24 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmptyCall:
+    """A call in which nothing is computed, timed in turn with the float site `shape`."""
+
+    empty: Timing
+    shape: Shape
+    site: Timing
+
+    def among(self, cases: Sequence[Case]) -> float:
+        """Milliseconds of it when `cases` were timed: their own `shape` tells how fast things were.
+
+        A machine's speed drifts by more than the smallest site takes beside its call.
+        """
+        own = [case for case in cases if case.shape == self.shape and case.treatment is None]
+        drift = own[0].quiet_ms / self.site.quiet_ms if own else 1.0
+        return self.empty.quiet_ms * drift
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One site of `shape` under `treatment` (None: the float graph), timed with all its variants.
 
@@ -61,7 +79,7 @@ def timing(seconds: Seconds) -> Timing:
 
 def fitted(
     cases: Sequence[Case],
-    empty: Timing,
+    empty: EmptyCall,
     *,
     target: Target,
     threads: int,
@@ -70,7 +88,7 @@ def fitted(
 ) -> CostTable:
     """The planner's table of `cases`.
 
-    A model of many sites is called once, so what a call of an `empty` graph takes is no site's.
+    A model of many sites is called once, so what the `empty` call takes is no site's.
     A whole site behind a Concat is left out: its time is the Concat's as well.
     """
     table = CostTable(
@@ -82,11 +100,12 @@ def fitted(
         median_error=0.0,
         lines=(),
     )
+    empty_ms = empty.among(cases)
     lines: list[CostLine] = []
     errors: list[float] = []
     for op in ("linear", "convolution"):
         own = [case for case in cases if case.shape.op == op and not _behind_concat(case)]
-        found, off = _prices(own, op, empty, table, price)
+        found, off = _prices(own, op, empty_ms, table, price)
         lines += found
         errors += off
     return replace(table, median_error=float(np.median(errors)), lines=tuple(lines))
@@ -95,7 +114,7 @@ def fitted(
 def _prices(
     cases: Sequence[Case],
     op: Literal["linear", "convolution"],
-    empty: Timing,
+    empty_ms: float,
     table: CostTable,
     price: Price,
 ) -> tuple[list[CostLine], list[float]]:
@@ -106,14 +125,14 @@ def _prices(
     amounts = np.array([_amounts(case, op, table, price) for case in cases])
     # In nanoseconds all terms are of one magnitude after scaling by their largest amount.
     scale = np.maximum(amounts.max(axis=0), 1e-12)
-    found, _ = nnls(amounts / scale / taken[:, None], (taken - empty.quiet_ms) / taken)
+    found, _ = nnls(amounts / scale / taken[:, None], (taken - empty_ms) / taken)
     prices: npt.NDArray[np.float64] = found / scale
     lines = [
         CostLine(op=op, term=term, nanoseconds=float(value))
         for term, value in zip(get_args(CostTerm), prices, strict=True)
         if value > 0.0
     ]
-    return lines, list(np.abs((amounts @ prices + empty.quiet_ms) / taken - 1.0))
+    return lines, list(np.abs((amounts @ prices + empty_ms) / taken - 1.0))
 
 
 def _amounts(
