@@ -128,7 +128,7 @@ _IN_TABLES = (
     "modelopt-max-default", "modelopt-max-excluded", "modelopt-max-linears",
     "modelopt-entropy-linears",
     "nncf-mixed-default", "nncf-mixed-excluded", "nncf-mixed-linears", "nncf-performance-linears",
-    "ort-int4-rtn", "ort-int4-hqq", "ort-int4-gptq",
+    "ort-int4-rtn", "ort-int4-hqq",
     "modelopt-int4-rtn-dq", "modelopt-int4-awq-lite",
     "nncf-int4-rtn", "nncf-int4-awq-scale",
     "ort-int4-minmax-static", "ort-int4-percentile-static",
@@ -182,7 +182,7 @@ MATRIX: tuple[str, ...] = tuple(
     if not isinstance(method.how, Theirs) or method.how.baseline in _IN_TABLES
 )
 """What is run unless methods are named: the histogram calibrations of ONNX Runtime keep every
-activation of a call and take minutes."""
+activation of a call and take minutes, and its GPTQ compensates nothing."""
 
 TIMED: tuple[str, ...] = ("plain", "segquant", *(f"auto-{objective}" for objective in OBJECTIVES))
 """Whose W8A8 plans are timed at full size, the first being what others are compared to."""

@@ -12,7 +12,7 @@ from benchmarks.ablation.artifact import Artifact, open_artifact
 from benchmarks.ablation.baselines import BASELINES, codes_as_it_runs, place, quantised
 from benchmarks.ablation.coded import coded_share
 from benchmarks.ablation.folded import folded_model
-from benchmarks.ablation.four_bits import weights_with_onnxruntime
+from benchmarks.ablation.four_bits import weights_with_nncf, weights_with_onnxruntime
 from benchmarks.ablation.methods import MATRIX, METHODS, Theirs
 from benchmarks.ablation.subject import Subject
 from segquant_trt.backends.denoise import float_denoise
@@ -64,22 +64,31 @@ def test_nearest_codes_in_blocks_of_the_bodys_linears_and_of_nothing_else(
     )
 
 
-@pytest.mark.parametrize("name", ["ort-int4-hqq", "nncf-int4-rtn"])
-def test_coded_share_is_the_bodys_and_answers_are_near(
-    compiled_flux: Path, tmp_path: Path, name: str
-) -> None:
-    if name.startswith("nncf"):
-        pytest.importorskip("nncf")
-    subject = Subject.of(compiled_flux)
-    artifact = quantised(name, subject, tmp_path)
+def check_coded_share_and_answers(artifact: Artifact, subject: Subject) -> None:
     body = {site.name: site.name not in subject.kept for site in subject.facts.sites}
     assert coded_share(artifact, subject) == pytest.approx(subject.share(body))
     inputs = subject.guidance_call()
-    exact = float_denoise(compiled_flux / "model.onnx", subject.weights)(inputs)
+    exact = float_denoise(subject.run / "model.onnx", subject.weights)(inputs)
     opened = open_artifact(artifact, subject)
     assert opened.macs_integer_share == 0.0
     error = np.square(opened.denoise(inputs) - exact).sum() / np.square(exact).sum()
     assert 1e-6 < error < 1e-2
+
+
+def test_onnxruntimes_coded_share_is_the_bodys_and_answers_are_near(
+    compiled_flux: Path, tmp_path: Path
+) -> None:
+    subject = Subject.of(compiled_flux)
+    check_coded_share_and_answers(quantised("ort-int4-hqq", subject, tmp_path), subject)
+
+
+def test_nncfs_coded_share_is_the_bodys_and_answers_are_near(
+    compiled_flux: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("nncf")
+    subject, path = Subject.of(compiled_flux), tmp_path / "compressed.xml"
+    weights_with_nncf(subject, path, (), 16)  # it refuses blocks that do not divide the inputs
+    check_coded_share_and_answers(Artifact(path=path, runtime="openvino"), subject)
 
 
 def test_the_share_of_our_own_bundle_is_that_of_its_codes(compiled_flux: Path) -> None:
