@@ -19,9 +19,15 @@ Denoise = Callable[[Mapping[str, Array]], npt.NDArray[np.float32]]
 
 
 def float_denoise(
-    model: Path | onnx.ModelProto, weights_folder: Path, *, threads: int | None = None
+    model: Path | onnx.ModelProto,
+    weights_folder: Path,
+    *,
+    threads: int | None = None,
+    lean: bool = False,
 ) -> Denoise:
     """The float32 denoiser: ONNX Runtime on the exported graph and the stored weights.
+
+    `lean`: with less memory, where it is not timed; see `float_session`.
 
     Raises:
         SegQuantError: the graph or its weights cannot be read.
@@ -29,7 +35,7 @@ def float_denoise(
     graph = load_graph(model) if isinstance(model, Path) else model
     Weights(graph, weights_folder).check_complete()
     output = graph.graph.output[0].name
-    session = float_session(graph, weights_folder, threads=threads)
+    session = float_session(graph, weights_folder, threads=threads, lean=lean)
     return lambda inputs: np.asarray(session.run(inputs, [output])[output], dtype=np.float32)
 
 

@@ -103,15 +103,24 @@ class OnnxRuntime:
 
 
 def float_session(
-    model: onnx.ModelProto | bytes, folder: Path, *, threads: int | None = None
+    model: onnx.ModelProto | bytes,
+    folder: Path,
+    *,
+    threads: int | None = None,
+    lean: bool = False,
 ) -> Runner:
     """Open a graph with its external data in `folder`; extra outputs may have been added to it.
+
+    `lean`: from its second call on ONNX Runtime would hold a second copy of a call's memory; go
+    without. Answers are the same to the bit; sessions that are timed are not to differ in this.
 
     Raises:
         SegQuantError: the runtime refuses the graph.
     """
     data = model if isinstance(model, bytes) else model.SerializeToString()
-    return _Session(_session(data, _options(folder, threads), "the float graph"))
+    options = _options(folder, threads)
+    options.enable_mem_pattern = not lean
+    return _Session(_session(data, options, "the float graph"))
 
 
 def literal_session(model_path: Path, *, threads: int | None = None) -> Runner:
@@ -125,6 +134,7 @@ def literal_session(model_path: Path, *, threads: int | None = None) -> Runner:
     """
     options = _options(model_path.parent, threads)
     options.graph_optimization_level = _module().GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.enable_mem_pattern = False  # as in lean float sessions
     return _Session(_session(model_path.read_bytes(), options, str(model_path)))
 
 

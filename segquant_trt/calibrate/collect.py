@@ -67,7 +67,9 @@ def collect(
     total = len(groups) * recordings.batch_count(batch_size)
     done = samples = 0
     for index, group in enumerate(groups):
-        session = float_session(with_outputs(model, group), weights_folder, threads=threads)
+        session = float_session(
+            with_outputs(model, group), weights_folder, threads=threads, lean=True
+        )
         for inputs in recordings.batches(batch_size):
             size = batch_of(recordings, inputs)
             step_bin = _bin(recordings, inputs, edges)

@@ -68,7 +68,7 @@ def calibrate(
         origin, source = "trajectories", folder
         record(
             request.loop,
-            float_denoise(model, weights_folder, threads=request.threads),
+            float_denoise(model, weights_folder, threads=request.threads, lean=True),
             folder,
             seeds=request.seeds,
             steps=request.steps,

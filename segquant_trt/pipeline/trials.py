@@ -71,7 +71,9 @@ class FloatRun:
 def float_run(work: Work, loop: DenoisingLoop | None, seeds: Sequence[int]) -> FloatRun:
     """Run the float model: along trajectories of `seeds`, else on the calibration's excerpt."""
     calls = Calls(
-        float_denoise(work.run / "model.onnx", work.weights(), threads=work.options.threads)
+        float_denoise(
+            work.run / "model.onnx", work.weights(), threads=work.options.threads, lean=True
+        )
     )
     sampling = Sampling(
         steps=work.options.steps or STEPS,

@@ -72,10 +72,13 @@ def verify(
     model = load_graph(run / "model.onnx")
     facts = read_record(run / "facts.yaml", GraphFacts)
     denoisers = Denoisers(
-        reference=float_denoise(model, weights_folder, threads=request.threads),
+        reference=float_denoise(model, weights_folder, threads=request.threads, lean=True),
         quantized=quantized,
         float16=float_denoise(
-            with_float16_activations(model, facts), weights_folder, threads=request.threads
+            with_float16_activations(model, facts),
+            weights_folder,
+            threads=request.threads,
+            lean=True,
         ),
     )
     frozen = frozen_steps(load_graph(run / "quantized.onnx"))
