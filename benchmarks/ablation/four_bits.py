@@ -138,6 +138,7 @@ def weights_with_nncf(subject: Subject, out: Path, treatments: tuple[str, ...], 
 
     source = folded_model(subject, out.parent / "folded")
     model = openvino.Core().read_model(source)
+    _transpose_weights(model)
     kept = in_openvino(model, kept_in_float(source, subject, "linears"))
     calibrated: dict[str, Any] = {}
     if treatments:
@@ -161,3 +162,21 @@ def weights_with_nncf(subject: Subject, out: Path, treatments: tuple[str, ...], 
     openvino.save_model(compressed, started, compress_to_fp16=False)
     started.with_suffix(".bin").rename(out.with_suffix(".bin"))
     started.rename(out)
+
+
+def _transpose_weights(model: Any) -> None:
+    """Store the weights of products [N, K]: of [K, N] NNCF's scale estimation makes noise."""
+    from openvino import opset13
+
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "MatMul" or node.get_attributes()["transpose_b"]:
+            continue
+        weight = node.input_value(1).get_node()
+        if weight.get_type_name() != "Constant" or len(weight.data.shape) != 2:
+            continue
+        transposed = opset13.constant(weight.data.T.copy())
+        product = opset13.matmul(
+            node.input_value(0), transposed, node.get_attributes()["transpose_a"], True
+        )
+        product.set_friendly_name(node.get_friendly_name())
+        node.output(0).replace(product.output(0))
