@@ -53,7 +53,7 @@ def weight_noise(member: Member, repeated: Float | None, plan: WeightPlan) -> Fl
     decoded = quantize_weight(scaled, replace(plan, codes=None)).dequantize()
     restored = decoded if own is None else decoded / own
     error = member.product(member.rows, restored - member.weight)
-    return np.asarray(member.weight_noise(error, plan), dtype=np.float32)
+    return np.asarray(member.weight_noise(error, plan, divided=True), dtype=np.float32)
 
 
 def own_columns(member: Member, repeated: Float | None) -> Float | None:

@@ -56,15 +56,17 @@ class Member:
         """The same for errors that have nothing to do with their neighbours'."""
         return _weighted(error, self.white)
 
-    def weight_noise(self, error: Float, plan: WeightPlan) -> Double:
+    def weight_noise(self, error: Float, plan: WeightPlan, *, divided: bool) -> Double:
         """The same for what rounding the weight does to outputs.
 
         Coarser weights err like white noise over channels and tokens (INT8 inputs are up to 7 dB
-        more coherent in front of a GELU), and alike at all sites, see `joint`.
+        more coherent in front of a GELU), and alike at all sites, see `joint`: unless inputs are
+        `divided`, which takes what outlier channels have in common.
         """
         if plan.bits >= MEASURED_BITS:
             return self.noise(error)
-        return self.white_noise(error) * self.joint.get(rounding_of(plan), 1.0)
+        white = self.white_noise(error)
+        return white if divided else white * self.joint.get(rounding_of(plan), 1.0)
 
     def product(self, x: Float, weight: Float) -> Float:
         """`x [B, R, C * taps]` times `weight [N, C / groups * taps]`: float32[B, R, N]."""

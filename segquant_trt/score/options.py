@@ -238,7 +238,8 @@ class OptionSearch:
         if plan.rounding != "nearest" or plan.scale_method != "absmax":
             plan = self._stored(plan, [part.codes for part in made])
         output = member.product(judges(member.rows), error)
-        return plan, _Error(noise=member.weight_noise(output, plan), power=_power(output))
+        noise = member.weight_noise(output, plan, divided=own is not None)
+        return plan, _Error(noise=noise, power=_power(output))
 
     def _stored(self, plan: WeightPlan, parts: Sequence[QuantizedWeight]) -> WeightPlan:
         codes = np.concatenate([part.codes for part in parts], axis=1)

@@ -95,12 +95,16 @@ def test_coarse_weights_count_by_white_gains_and_by_what_they_do_together() -> N
     fine, coarse = WeightPlan(), WeightPlan(bits=4, rounding="gptq", scale_method="mse")
     factor = np.array([0.5, 1.0, 3.0])
     together = replace(own, joint={rounding_of(coarse): factor, rounding_of(fine): factor})
-    assert together.weight_noise(error, fine).tolist() == own.noise(error).tolist()
-    assert own.weight_noise(error, coarse).tolist() == own.white_noise(error).tolist()
-    wanted = factor * own.white_noise(error)
-    assert together.weight_noise(error, coarse).tolist() == pytest.approx(wanted.tolist())
+    white = own.white_noise(error)
+    for divided in (False, True):
+        found = together.weight_noise(error, fine, divided=divided)
+        assert found.tolist() == own.noise(error).tolist()
+        assert own.weight_noise(error, coarse, divided=divided).tolist() == white.tolist()
+    found = together.weight_noise(error, coarse, divided=False)
+    assert found.tolist() == pytest.approx((factor * white).tolist())
+    assert together.weight_noise(error, coarse, divided=True).tolist() == white.tolist()
     other = replace(coarse, rounding="nearest")
-    assert together.weight_noise(error, other).tolist() == own.white_noise(error).tolist()
+    assert together.weight_noise(error, other, divided=False).tolist() == white.tolist()
 
 
 def test_what_a_group_admits() -> None:
