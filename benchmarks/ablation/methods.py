@@ -129,7 +129,7 @@ _IN_TABLES = (
     "modelopt-entropy-linears",
     "nncf-mixed-default", "nncf-mixed-excluded", "nncf-mixed-linears", "nncf-performance-linears",
     "ort-int4-rtn", "ort-int4-hqq",
-    "modelopt-int4-rtn-dq", "modelopt-int4-awq-lite",
+    "modelopt-int4-rtn-dq",
     "nncf-int4-rtn", "nncf-int4-awq-scale",
     "ort-int4-minmax-static", "ort-int4-percentile-static",
     "ort-int4-rtn-dynamic", "nncf-int4-rtn-dynamic",
