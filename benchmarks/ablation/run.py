@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
@@ -153,13 +154,22 @@ def record(work: Path, wanted: Sequence[Cell], failed: dict[str, str]) -> dict[s
     targets = list(dict.fromkeys((one.model, one.target) for one in wanted))
     return {
         "hardware": hardware(),
-        "versions": versions() | {tool: metadata.version(tool) for tool in _TOOLS},
+        "versions": versions() | _versions_of_tools(),
         "failed": failed,
         "rows": [row for one in wanted if (row := matrix.finished(one)) is not None],
         "latencies": [
             found for pair in targets if (found := matrix.finished_latency(*pair)) is not None
         ],
     }
+
+
+def _versions_of_tools() -> dict[str, str]:
+    """Of those that are installed: redrawing tables needs none."""
+    found = {}
+    for tool in _TOOLS:
+        with suppress(metadata.PackageNotFoundError):
+            found[tool] = metadata.version(tool)
+    return found
 
 
 def main() -> int:
