@@ -13,7 +13,7 @@ import onnx
 
 from segquant_trt.backends.base import Array
 from segquant_trt.graph.bigfile import Weights
-from segquant_trt.graph.qdq import coded_products, codes_behind
+from segquant_trt.graph.qdq import coded_products, is_coded
 from segquant_trt.graph.wiring import Wiring
 
 
@@ -26,7 +26,7 @@ def widen_int4(model: onnx.ModelProto, folder: Path) -> dict[str, Array]:
     names = []
     for node, codes in coded_products(wiring):
         narrow = wiring.initializers[codes].data_type == onnx.TensorProto.INT4
-        if narrow and codes_behind(node.input[0], wiring) is not None:
+        if narrow and is_coded(node.input[0], wiring):
             decode = wiring.producer[node.input[1]]
             names += [codes, *decode.input[2:]]
     weights = Weights(model, folder)

@@ -53,14 +53,24 @@ def scalar_tensors(
     )
 
 
-def codes_behind(tensor: str, wiring: Wiring) -> tuple[float, int] | None:
-    """Scale and zero point of the matching Q/DQ pair that `tensor` comes from, or None."""
+def is_coded(tensor: str, wiring: Wiring) -> bool:
+    """Whether `tensor` is decoded from codes, made with the same scales or with others.
+
+    A divisor per channel in the codes makes them with a scale per channel, decoded with one.
+    """
     decode = wiring.producer.get(tensor)
     if decode is None or decode.op_type != "DequantizeLinear":
-        return None
+        return False
     encode = wiring.producer.get(decode.input[0])
-    if encode is None or encode.op_type != "QuantizeLinear":
+    return encode is not None and encode.op_type == "QuantizeLinear"
+
+
+def codes_behind(tensor: str, wiring: Wiring) -> tuple[float, int] | None:
+    """Scale and zero point of the matching Q/DQ pair that `tensor` comes from, or None."""
+    if not is_coded(tensor, wiring):
         return None
+    decode = wiring.producer[tensor]
+    encode = wiring.producer[decode.input[0]]
     if list(encode.input[1:]) != list(decode.input[1:]) or len(decode.input) != 3:
         return None
     scale = numpy_helper.to_array(wiring.initializers[decode.input[1]])
