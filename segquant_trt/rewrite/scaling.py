@@ -20,6 +20,12 @@ from segquant_trt.graph.wiring import Wiring, node_name
 from segquant_trt.rewrite.data import GraphData
 
 Float = npt.NDArray[np.float32]
+_ELEMENTWISE = frozenset(
+    ("Add", "Cast", "Div", "Erf", "Exp", "Gelu", "HardSigmoid", "Identity", "Mul", "Neg", "Pow",
+     "Sigmoid", "Softplus", "Sub", "Sum", "Swish", "Tanh")
+)  # fmt: skip
+_FIXED_AXES = frozenset(("GroupNormalization", "InstanceNormalization", "Reshape"))
+
 Rule = Callable[["Scaling", NodeProto, str, Float, int], "Edits | None"]
 
 
@@ -204,11 +210,14 @@ class Scaling:
     def coders(self, name: str, vector: Float, axis: int) -> Edits | None:
         """Edits by which all that reads `name`, all of it QuantizeLinear, reads it times `vector`.
 
-        None where channels lie last: neighbours of unlike scales are coded one by one, slowly.
+        None where channels lie last, or might after the runtime moved transposes about: neighbours
+        of unlike scales are coded one by one, slowly.
         """
         dims = self.shape(name)
         readers = self._wiring.consumers.get(name, [])
         if dims is None or axis == -1 or not readers or name in self._wiring.graph_outputs:
+            return None
+        if not self._keeps_axes(name):
             return None
         edits = Edits()
         for node in readers:
@@ -217,6 +226,23 @@ class Scaling:
                 return None
             edits.extend(found)
         return edits
+
+    def _keeps_axes(self, name: str) -> bool:
+        """Whether no Transpose, of the graph or around a convolution, can be moved to `name`.
+
+        A runtime whose convolutions want channels last transposes around them, and moves that
+        through elementwise nodes; normalisations over the second axis and Reshapes stop it.
+        """
+        seen, open_ends = {name}, [name]
+        while open_ends:
+            node = self._wiring.producer.get(open_ends.pop())
+            if node is None or node.op_type in _FIXED_AXES:
+                continue
+            if node.op_type not in _ELEMENTWISE:
+                return False
+            open_ends += [read for read in node.input if read and read not in seen]
+            seen.update(node.input)
+        return True
 
     def _coder(self, node: NodeProto, vector: Float, axis: int) -> Edits | None:
         values = [self._wiring.initializers.get(name) for name in node.input[1:3]]

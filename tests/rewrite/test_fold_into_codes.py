@@ -173,6 +173,30 @@ def test_the_runtime_agrees_with_the_codes(tmp_path: Path) -> None:
         assert np.mean(found[name] == wanted[name]) > 0.98
 
 
+@pytest.mark.parametrize("before", ["transpose", "convolution"])
+def test_codes_whose_channels_the_runtime_may_put_last(tmp_path: Path, before: str) -> None:
+    """A transpose, also one that ONNX Runtime puts around a convolution, travels to the codes."""
+    nodes, weights = convolution("first", "x", "before", 2)
+    shape = ["n", C, "h", "w"]
+    if before == "transpose":
+        nodes, weights = [node("Transpose", ["x"], ["before"], perm=[0, 3, 1, 2], name="t")], {}
+    silu = [
+        node("Sigmoid", ["before"], ["gate"], name="gate"),
+        node("Mul", ["before", "gate"], ["h"], name="silu"),
+    ]
+    following, more = convolution("second", "h", "y", 4, kernel=1)
+    given = ["n", "h", "w", C] if before == "transpose" else shape
+    model = save_graph(
+        tmp_path / "model.onnx", [*nodes, *silu, *following], {"x": given}, {"y": shape},
+        weights | more,
+    )  # fmt: skip
+    folded, plain = coded(tmp_path, model, "onnxruntime", "second")
+    assert len(multiplications(folded)) == len(multiplications(plain)) == 1
+    coders = [n for n in load_graph(folded).graph.node if n.op_type == "QuantizeLinear"]
+    assert coders
+    assert not any(has_axis(n) for n in coders)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_codes_of_linears_do_not(tmp_path: Path, target: str) -> None:
     """Their channels lie last."""
