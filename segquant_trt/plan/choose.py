@@ -48,11 +48,10 @@ def choose(
         trials: of these scores; None where nothing was run.
         request: what the candidates were made for.
     """
-    gain = None if trials is None else trials.latent_gain_db
     own = candidates[0]
     found = _found(candidates, trials, in_steps=request.target_sqnr_db is not None)
     if len(candidates) == 1 or trials is None or own.name not in found:
-        return _expecting(own.plan, gain)
+        return _expecting(own.plan, trials)
     running = [c for c in candidates if c.competes and c.name in found]
     winner, why = (
         _best(running, found)
@@ -63,7 +62,7 @@ def choose(
         _contender(candidate, winner, why, found, trials) for candidate in candidates
     )
     plan = replace(winner.plan, preset=own.plan.preset, chosen_from=contenders)
-    return _expecting(plan, gain)
+    return _expecting(plan, trials)
 
 
 def latent_gain_db(references: Sequence[Candidate], trials: Sequence[Trial]) -> float:
@@ -148,10 +147,22 @@ def _contender(
     )
 
 
-def _expecting(plan: QuantPlan, gain_db: float | None) -> QuantPlan:
-    """With what is expected of the final latent."""
+def _expecting(plan: QuantPlan, trials: Trials | None) -> QuantPlan:
+    """With what is expected of the final latent: what it was when tried, or else by the gain."""
     prediction = plan.prediction
-    if gain_db is None or prediction is None or prediction.sqnr_db_mean is None:
+    if trials is None or prediction is None or prediction.sqnr_db_mean is None:
         return plan
-    expected = round(prediction.sqnr_db_mean + gain_db, 2)
+    reached = _reached_latent(plan, trials)
+    if reached is None and trials.latent_gain_db is not None:
+        reached = prediction.sqnr_db_mean + trials.latent_gain_db
+    expected = None if reached is None else round(reached, 2)
     return replace(plan, prediction=replace(prediction, latent_sqnr_db=expected))
+
+
+def _reached_latent(plan: QuantPlan, trials: Trials) -> float | None:
+    """Mean over seeds of the final latents of this very plan; None where it was not run so."""
+    decisions = decisions_sha256(plan)
+    if trials.compared != "final latents":
+        return None
+    found = (t.decibels for t in trials.trials if t.decisions_sha256 == decisions)
+    return next((float(np.mean(decibels)) for decibels in found), None)

@@ -46,8 +46,9 @@ class Prediction:
     """What the planner expects: teacher-forced SQNR in dB, and the sites' latency.
 
     `latency_ms` and `latency_ms_plain` are sums of the cost table's entries for this plan and for
-    plain static INT8 of the same sites. `latent_sqnr_db`, of the final latent, needs the gain that
-    was measured on one plan of the model (`trials.yaml`); None without.
+    plain static INT8 of the same sites. `latent_sqnr_db`, of the final latent, is what the plan
+    reached where it was tried (`trials.yaml`), else `sqnr_db_mean` and the gain that was measured
+    on the model's reference plans; None without trials.
     """
 
     sqnr_db_mean: float | None

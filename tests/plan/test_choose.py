@@ -146,6 +146,9 @@ def test_the_gain_of_one_plan_serves_all() -> None:
     assert plan.prediction is not None
     assert plan.prediction.latent_sqnr_db == 35.5
     assert plan.chosen_from == ()
+    tried = choose((reference,), replace(both, latent_gain_db=gain), REQUEST)
+    assert tried.prediction is not None
+    assert tried.prediction.latent_sqnr_db == 40.5  # the gain is for those that were not run
     alone = choose((other,), None, REQUEST)
     assert alone.prediction is not None
     assert alone.prediction.latent_sqnr_db is None
@@ -160,3 +163,5 @@ def test_recorded_samples_are_no_latents() -> None:
     assert chosen(plan) == "segquant"
     assert [c.latent_db for c in plan.chosen_from] == [None, None]
     assert [c.measured_db for c in plan.chosen_from] == [35.0, 36.1]
+    assert plan.prediction is not None
+    assert plan.prediction.latent_sqnr_db is None
