@@ -33,6 +33,7 @@ from segquant_trt.rewrite.fold_divisors import FoldDivisors
 from segquant_trt.rewrite.quantize_sites import OPSET, QuantizeSites
 
 _TWO = np.float32(2.0)
+_SPAN = np.array([[-1.0], [1.0]], dtype=np.float32)
 
 
 def foldable(
@@ -70,7 +71,7 @@ def foldable(
     )
     trial = onnx.ModelProto()
     trial.CopyFrom(model)
-    quantized = QuantizeSites(facts, plan, placement, _divisors(sites), None, folder)
+    quantized = QuantizeSites(facts, plan, placement, _arrays(sites), None, folder)
     quantized.run(trial)
     RemoveUnused().run(trial)
     divided = {node.output[0]: node.input[0] for node in trial.graph.node}
@@ -87,11 +88,13 @@ def _smoothed(site: LinearSite, placement: Placement) -> SitePlan | None:
     """The plainest plan of a site with a divisor; None where the target has none like it."""
     smoothing = Smoothing(divisor=_key(site), alpha=0.5, segment_exponent=None)
     whole = SegmentPlan(channels=site.in_features, activation=Symmetric(scale=1.0))
+    by_channel = site.op == "Conv" and placement.output_channels
     plan = SitePlan(
         site=site.name,
         module=site.module,
         treatment=Treatment(segments=(whole,), smoothing=smoothing, weight=WeightPlan()),
         output_range=(-1.0, 1.0),
+        output_channels=_ranges_key(site) if by_channel else None,
         macs_per_sample=0,
         why="",
         considered=(),
@@ -99,10 +102,18 @@ def _smoothed(site: LinearSite, placement: Placement) -> SitePlan | None:
     return plan if placement.lacks(site, plan) is None else None
 
 
-def _divisors(sites: Iterable[LinearSite]) -> dict[str, npt.NDArray[np.generic]]:
-    """By key; no channel's is 1, which any part of a tensor would take."""
-    return {_key(site): np.full(site.in_features, _TWO) for site in sites}
+def _arrays(sites: Iterable[LinearSite]) -> dict[str, npt.NDArray[np.generic]]:
+    """Divisors and ranges of outputs by key; no channel's is 1, which any part would take."""
+    found: dict[str, npt.NDArray[np.generic]] = {}
+    for site in sites:
+        found[_key(site)] = np.full(site.in_features, _TWO)
+        found[_ranges_key(site)] = np.tile(_SPAN, site.out_features)
+    return found
 
 
 def _key(site: LinearSite) -> str:
     return f"d-{site.in_features}"
+
+
+def _ranges_key(site: LinearSite) -> str:
+    return f"o-{site.out_features}"

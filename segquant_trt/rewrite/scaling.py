@@ -11,7 +11,7 @@ import onnx
 from onnx import NodeProto, helper, numpy_helper
 
 from segquant_trt.backends.emission import FloatTensor
-from segquant_trt.graph.attributes import int_attribute, ints_attribute
+from segquant_trt.graph.attributes import ints_attribute
 from segquant_trt.graph.constant_weight import constant_origin
 from segquant_trt.graph.dims import Dim
 from segquant_trt.graph.names import FreshNames
@@ -187,26 +187,6 @@ class Scaling:
             name=stored, source=stored, shape=dims[::-1] if transpose else dims, transpose=transpose
         )
 
-    def scale_of_codes(self, node: NodeProto, vector: Float, axis: int) -> Edits | None:
-        """A DequantizeLinear of codes computed at run time: its scale becomes one per channel."""
-        values = [self._wiring.initializers.get(name) for name in node.input[1:3]]
-        dims = self.shape(node.output[0])
-        if node.input[0] not in self._wiring.producer or None in values or dims is None:
-            return None
-        scale, zero = (numpy_helper.to_array(value) for value in values if value is not None)
-        if scale.ndim and int_attribute(node, "axis", 1) != len(dims) + axis:
-            return None
-        names = [self._names.fresh(f"{name}_scaled") for name in node.input[1:3]]
-        arrays = (scale * vector, np.broadcast_to(zero, vector.shape))
-        return Edits(
-            inputs=[(node, 1, names[0]), (node, 2, names[1])],
-            constants=[
-                numpy_helper.from_array(np.ascontiguousarray(array), name)
-                for array, name in zip(arrays, names, strict=True)
-            ],
-            attributes=[(node, "axis", len(dims) + axis)],
-        )
-
     def coders(self, name: str, vector: Float, axis: int) -> Edits | None:
         """Edits by which all that reads `name`, all of it QuantizeLinear, reads it times `vector`.
 
@@ -276,6 +256,11 @@ class Scaling:
         if length not in (1, len(vector)) or np.prod(base.shape, dtype=int) != length:
             return None
         column = vector.reshape(-1, *[1] * (-axis - 1))
+        held = self._wiring.initializers.get(name)
+        if name not in self._floats and held is not None and _holds_floats(held):
+            product = numpy_helper.to_array(held) * column
+            made = numpy_helper.from_array(product, self._names.fresh(f"{name}_scaled"))
+            return Edits(inputs=[(node, index, made.name)], constants=[made])
         return self._replaced(node, index, base, column)
 
     def _replaced(self, node: NodeProto, index: int, base: FloatTensor, gain: Float) -> Edits:
@@ -307,3 +292,8 @@ class Scaling:
         """How many axes of the node's result are longer than 1, or may be."""
         dims = self.shape(node.output[0]) or ()
         return sum(length != 1 for length in dims)
+
+
+def _holds_floats(tensor: onnx.TensorProto) -> bool:
+    """Whether the graph itself holds its numbers, in float32."""
+    return tensor.HasField("raw_data") and tensor.data_type == onnx.TensorProto.FLOAT

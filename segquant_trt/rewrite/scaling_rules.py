@@ -7,7 +7,6 @@
 | Add, Sub, Sum                                  | every operand                                  |
 | Mul, Div                                       | a constant factor, else one operand            |
 | MatMul, Gemm, Conv with a constant weight      | output channels of the weight, and the bias    |
-| DequantizeLinear of a requantised output       | its scale, which becomes one per channel       |
 | Concat                                         | every operand; its own part on the same axis   |
 | Split                                          | its input, with ones for the other parts       |
 | Cast, Identity, Dropout                        | the input                                      |
@@ -108,10 +107,6 @@ def _same(scaling: Scaling, node: NodeProto, name: str, vector: Float, axis: int
     return scaling.operand(node, 0, vector, axis)
 
 
-def _codes(scaling: Scaling, node: NodeProto, name: str, vector: Float, axis: int) -> Edits | None:
-    return scaling.scale_of_codes(node, vector, axis)
-
-
 def _through(
     scaling: Scaling, node: NodeProto, name: str, vector: Float, axis: int
 ) -> Edits | None:
@@ -136,7 +131,6 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("MatMul", "Gemm", "Conv"), _product),
     **dict.fromkeys(("Transpose", "Squeeze", "Unsqueeze", "Reshape"), _through),
     **dict.fromkeys(("Cast", "Identity", "Dropout"), _same),
-    "DequantizeLinear": _codes,
     "Concat": _concat,
     "Split": _split,
 }

@@ -1,4 +1,4 @@
-"""Divisors fold into codes: scales of requantised outputs, of linears, and of coded inputs.
+"""Divisors fold into codes: steps of requantised outputs, of linears, and of coded inputs.
 
 Divisors are powers of two, so that codes are the same to the bit wherever they are applied.
 """
@@ -38,10 +38,23 @@ def exact_divisors() -> Array:
     return np.exp2(np.random.default_rng(7).integers(-3, 4, C)).astype(np.float32)
 
 
+def ranges_of_outputs() -> Array:
+    return np.stack([-np.linspace(3, 9, C), np.linspace(9, 4, C)]).astype(np.float32)
+
+
 def coded(
-    folder: Path, model: Path, target: str, smooth: str, factor: RowFactor = STATIC
+    folder: Path,
+    model: Path,
+    target: str,
+    smooth: str,
+    factor: RowFactor = STATIC,
+    *,
+    by_channel: bool = False,
 ) -> tuple[Path, Path]:
-    """Every site coded, the one called `smooth` behind a divisor; with and without folding."""
+    """Every site coded, the one called `smooth` behind a divisor; with and without folding.
+
+    `by_channel`: the outputs of the site `first` have a range per channel.
+    """
     facts = facts_of(model)
     scheme = Symmetric(scale=0.0625)
     plan = plan_of(facts, target, lambda _: scheme, output_ranges={"first": (-9.0, 9.0)})
@@ -50,7 +63,7 @@ def coded(
     sites = tuple(
         replace(site, treatment=replace(site.treatment, smoothing=smoothing, segments=whole))
         if site.site == smooth
-        else site
+        else replace(site, output_channels="o-1" if by_channel else None)
         for site in plan.sites
     )
     paths = []
@@ -59,7 +72,7 @@ def coded(
             if name == "plain":
                 patch.setattr(FoldDivisors, "apply", lambda self, model: None)
             path = folder / f"{name}.onnx"
-            arrays = {"d-1": exact_divisors()}
+            arrays = {"d-1": exact_divisors(), "o-1": ranges_of_outputs()}
             rewrite(model, folder, facts, replace(plan, sites=sites), path, arrays=arrays)
             paths.append(path)
     return paths[0], paths[1]
@@ -75,7 +88,7 @@ def convolution(name: str, source: str, result: str, seed: int, kernel: int = 3)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("before", ["group norm", "convolution"])
 def test_before_a_convolution(tmp_path: Path, before: str, target: str) -> None:
-    """Also into the scales of a requantised output, which are one per channel then."""
+    """Also into what a requantised output is multiplied with, where it has a step per channel."""
     nodes, weights = convolution("first", "x", "h", 2)
     if before == "group norm":
         nodes = [node("GroupNormalization", ["x", "s", "t"], ["h"], name="norm", num_groups=4)]
@@ -85,7 +98,8 @@ def test_before_a_convolution(tmp_path: Path, before: str, target: str) -> None:
     model = save_graph(
         tmp_path / "model.onnx", [*nodes, *following], {"x": shape}, {"y": shape}, weights | more
     )
-    folded, plain = coded(tmp_path, model, target, "second")
+    by_channel = before == "convolution"
+    folded, plain = coded(tmp_path, model, target, "second", by_channel=by_channel)
     assert len(multiplications(plain)) == 1
     assert multiplications(folded) == []
     feeds = {"x": random(2, C, 6, 5, seed=9)}
@@ -122,6 +136,21 @@ def test_behind_a_coded_linear(tmp_path: Path, rank: int, target: str) -> None:
     assert np.abs(one - two).max() <= 2e-6 * np.abs(two).max()
     names = [tensor.name for tensor in load_graph(folded).graph.initializer]
     assert "first.bias_float32" not in names  # nothing reads it any more
+
+
+def test_one_range_for_all_outputs_takes_no_divisor(tmp_path: Path) -> None:
+    """A scale per channel would be applied number by number where channels lie last."""
+    nodes, weights = convolution("first", "x", "h", 2)
+    following, more = convolution("second", "h", "y", 4)
+    shape = ["n", C, "h", "w"]
+    model = save_graph(
+        tmp_path / "model.onnx", [*nodes, *following], {"x": shape}, {"y": shape}, weights | more
+    )
+    folded, _ = coded(tmp_path, model, "onnxruntime", "second")
+    assert len(multiplications(folded)) == 1
+    decoders = [n for n in load_graph(folded).graph.node if n.input[0].endswith("_codes")]
+    assert decoders
+    assert not any(has_axis(n) for n in decoders)
 
 
 def two_convolutions_behind_silu(folder: Path) -> Path:
