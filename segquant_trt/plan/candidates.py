@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.plan.decide import Digests, limits_latency, make_plan
-from segquant_trt.plan.request import PlanRequest
+from segquant_trt.plan.request import BUDGETS, PlanRequest
 from segquant_trt.records import GraphFacts, QuantPlan
 from segquant_trt.records.codec import to_plain
 from segquant_trt.records.costs import CostTable
@@ -26,6 +26,7 @@ activations too little. Large errors saturate: presets with four-bit weights los
 to the end than plans with optimised ones."""
 
 _PUBLISHED = tuple(name for name in PRESETS if name != "auto")
+_SPARING = "auto in less time"
 _ROUNDED = 1e-3  # of predicted latencies
 _EXPECTED_WITHIN_DB = {8: 2.0, 4: 4.0}
 _HIGHER_TARGETS_DB = (1.0, 2.0)
@@ -85,6 +86,10 @@ def make_candidates(
         # Presets take no limits: what they make is held against those of the request.
         plan = make_plan(facts, scores, table, replace(request, preset=name), digests)
         found.append(_judged(Candidate(name=name, plan=plan), own, request))
+    if _has_time_to_spare(own, request):
+        asked = replace(request, max_latency_ms=None, max_latency_ratio=BUDGETS["balanced"])
+        plan = make_plan(facts, scores, table, asked, digests)
+        found.append(Candidate(name=_SPARING, plan=plan))
     return _pruned(_without_twins(found), request)
 
 
@@ -108,6 +113,14 @@ def make_references(
         )
         for name in REFERENCES[request.weight_bits]
     )
+
+
+def _has_time_to_spare(own: Candidate, request: PlanRequest) -> bool:
+    """Whether `own` takes clearly more than the usual budget: what that buys may not be seen."""
+    assert own.plan.prediction is not None
+    assert own.plan.prediction.latency_ms_plain is not None
+    usual = BUDGETS["balanced"] * own.plan.prediction.latency_ms_plain
+    return request.target_sqnr_db is None and own.cost_ms > usual * (1.0 + _ROUNDED)
 
 
 def _variants(
@@ -186,6 +199,7 @@ def _pruned(candidates: list[Candidate], request: PlanRequest) -> tuple[Candidat
         spared = max(presets, key=lambda candidate: candidate.expected_db)
         off = 2.0 * _EXPECTED_WITHIN_DB[request.weight_bits]
         limit = max(candidate.expected_db for candidate in running) - off
-        hopeless = {c.name for c in presets if c is not spared and c.expected_db < limit}
+        rivals = (c for c in running if c.name in (*_PUBLISHED, _SPARING) and c is not spared)
+        hopeless = {c.name for c in rivals if c.expected_db < limit}
         reason = f"expected to be more than {off:g} dB worse than the best"
     return tuple(replace(c, pruned=reason) if c.name in hopeless else c for c in candidates)

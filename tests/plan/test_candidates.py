@@ -136,6 +136,21 @@ def test_auto_without_optimised_weights_is_a_variant() -> None:
     assert "auto without GPTQ" not in found(scored((FITTED, 1e-4)))
 
 
+def test_a_dear_plan_competes_with_one_of_the_usual_budget() -> None:
+    close = scored((PLAIN, 4e-4), (FITTED, 2e-4), (ROWS, 1e-4))
+    dear = found(close, max_latency_ratio=9.0)
+    spared, own = dear["auto in less time"], dear["auto"]
+    assert kinds(own) == {"shifted/per_token"}
+    assert kinds(spared) == {label_of(one) for one in found(close)["auto"].plan.sites}
+    same = [c for c in dear.values() if decisions_sha256(c.plan) == decisions_sha256(spared.plan)]
+    assert any(c.competes for c in same)
+    assert "4 dB worse" in (found(ALL, max_latency_ratio=9.0)["auto in less time"].pruned or "")
+    assert spared.plan.prediction is not None
+    assert spared.cost_ms <= 1.05 * (spared.plan.prediction.latency_ms_plain or 0.0)
+    assert "auto in less time" not in found(close)
+    assert "auto in less time" not in found(close, max_latency_ratio=9.0, target_sqnr_db=20.0)
+
+
 def test_presets_short_of_a_target_may_not_be_chosen() -> None:
     made = found(ALL, target_sqnr_db=36.0)  # two sites of 1e-4 are 37 dB
     assert made["segquant"].refused is None
