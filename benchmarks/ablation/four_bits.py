@@ -17,6 +17,7 @@ from typing import Any
 import onnx
 
 from benchmarks.ablation.folded import folded_model, kept_in_float
+from benchmarks.ablation.modelopt_ptq import own_folder
 from benchmarks.ablation.nncf_ptq import in_openvino
 from benchmarks.ablation.onnxruntime_ptq import Recorded
 from benchmarks.ablation.subject import Subject
@@ -103,7 +104,7 @@ def weights_with_modelopt(subject: Subject, out: Path, calibration: str, block: 
     _build_modelopts_packing()
     source = folded_model(subject, out.parent / "folded")
     kept = kept_in_float(source, subject, "linears")
-    started = out.with_suffix(".started.onnx")
+    started = own_folder(out) / "started.onnx"
     quantize(
         str(source),
         quantize_mode="int4",

@@ -16,7 +16,7 @@ def quantise_with_modelopt(subject: Subject, out: Path, calibration: str, scope:
 
     source = folded_model(subject, out.parent / "folded")
     kept = kept_in_float(source, subject, scope)
-    started = out.with_suffix(".started.onnx")
+    started = own_folder(out) / "started.onnx"
     quantize(
         str(source),
         quantize_mode="int8",
@@ -30,3 +30,10 @@ def quantise_with_modelopt(subject: Subject, out: Path, calibration: str, scope:
         log_level="WARNING",
     )
     started.rename(out)
+
+
+def own_folder(out: Path) -> Path:
+    """A new folder beside `out`: ModelOpt keeps models under fixed names beside what it writes."""
+    folder = out.parent / f"{out.stem}.started"
+    folder.mkdir(exist_ok=True)
+    return folder
