@@ -31,7 +31,7 @@ from segquant_trt.models.zoo_loop import FLUX, SD3, UNET, denoiser_of
 from segquant_trt.records import CheckpointLocation, GraphFacts, ModelSpec, QuantPlan, Target
 from segquant_trt.records.codec import read_record, write_record
 
-_TWIN = "-outliers"
+TWIN = "-outliers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +113,7 @@ class VariantLatency:
 
 def cost_scale(name: str) -> str:
     """What `--cost-scale` prices the zoo model `name` at full size."""
-    class_name, _ = denoiser_of(zoo_path(name.removesuffix(_TWIN)))
+    class_name, _ = denoiser_of(zoo_path(name.removesuffix(TWIN)))
     return _COST_SCALES[class_name]
 
 
@@ -125,7 +125,7 @@ def large_model(
     from segquant_trt.export import export
     from segquant_trt.models.source import resolve
 
-    class_name, component = denoiser_of(zoo_path(name.removesuffix(_TWIN)))
+    class_name, component = denoiser_of(zoo_path(name.removesuffix(TWIN)))
     size = (sizes or FULL)[class_name]
     run = folder / "run"
     if not (run / "facts.yaml").exists():
@@ -152,7 +152,7 @@ def _write_denoiser(name: str, class_name: str, component: str, size: Size, fold
     import torch
 
     model_class = getattr(diffusers, class_name)
-    config = dict(model_class.load_config(zoo_path(name.removesuffix(_TWIN)) / component))
+    config = dict(model_class.load_config(zoo_path(name.removesuffix(TWIN)) / component))
     torch.manual_seed(0)
     model = model_class.from_config({**config, **size.config})
     model.to(torch.float16).save_pretrained(folder)

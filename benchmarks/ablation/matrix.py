@@ -19,7 +19,7 @@ from benchmarks.ablation.baselines import codes_as_it_runs, quantised
 from benchmarks.ablation.cells import cell, found
 from benchmarks.ablation.coded import coded_share
 from benchmarks.ablation.folded import folded_model
-from benchmarks.ablation.full_size import large_model, latencies
+from benchmarks.ablation.full_size import TWIN, large_model, latencies
 from benchmarks.ablation.methods import (
     FORMATS,
     TIMED,
@@ -195,7 +195,8 @@ class Matrix:
             one = Cell(model=model, method=method, format="W8A8", target=target)
             self.quality(one)
             plans[method.name] = read_record(self.path(one, ".plan.yaml"), QuantPlan)
-        large = large_model(model, self._work / "large" / model, batch=BATCH)
+        folder = self._work / "large" / model.removesuffix(TWIN)
+        large = large_model(model, folder, batch=BATCH)
         busy = [_busy_share()]
         measured = latencies(
             large,

@@ -69,9 +69,8 @@ def floor_of(record: Mapping[str, Any], model: str) -> Row | None:
 
 def slowdown(record: Mapping[str, Any], model: str, method: str) -> tuple[float, float, float]:
     """Latency at full size over plain static INT8's: median and bounds; NaN where not timed."""
-    base = model.removesuffix("-outliers")
     for found in record["latencies"]:
-        ratio = found["variants"].get(method) if found["model"] == base == model else None
+        ratio = found["variants"].get(method) if found["model"] == model else None
         if ratio is not None:
             over = ratio["over_plain"]
             return 1 / over["median"], 1 / over["high"], 1 / over["low"]

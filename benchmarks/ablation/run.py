@@ -38,7 +38,6 @@ from segquant_trt.records.files import atomic_write_json
 
 RESULTS = Path(__file__).parents[1] / "results"
 _TOOLS = ("nvidia-modelopt", "nncf")
-_TWIN = "-outliers"
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 _matrix: Matrix | None = None
@@ -140,9 +139,9 @@ def _quality(wanted: Cell) -> None:
 def time_all(work: Path, models: Iterable[str], target: Target, budget_s: float) -> dict[str, str]:
     """Latency at full size, one model after the other, with all cores."""
     matrix = Matrix(work)
-    bases = [model for model in models if not model.endswith(_TWIN)]
-    log = Log(total=len(bases))
-    for model in bases:
+    names = list(models)
+    log = Log(total=len(names))
+    for model in names:
         timing = partial(matrix.latency, model, target, budget_s=budget_s)
         log.tell(f"{model}, latency", _told(timing))
     return log.failed
