@@ -290,8 +290,8 @@ def _told(noise: Double) -> tuple[float, ...]:
 
 
 def _weight_columns(member: Member, coding: _Coding) -> list[slice]:
-    """Columns of each segment's own weight codes."""
+    """Columns of each segment's own weight codes; all of them, of every group, without segments."""
     if len(coding.segments) == 1:
-        return [slice(0, member.weight.shape[1])]
+        return [slice(None)]
     ends = np.cumsum([0, *(part.channels * member.taps for part in coding.segments)])
     return [slice(int(low), int(high)) for low, high in pairwise(ends)]

@@ -216,6 +216,21 @@ def test_published_smoothing_is_among_the_options() -> None:
     assert "dual_scale/smoothed" in found
 
 
+def test_every_group_of_a_convolution_counts_when_its_weights_are_rounded() -> None:
+    """Inputs of the first group alone would leave the weights of the others to chance."""
+    found = convolution(13, 30, (12,), 6, groups=3)
+    scale = np.repeat(np.float32([1e-3, 1.0, 1.0]), 36)  # the first group hardly speaks
+    own = replace(found.members[0], rows=found.members[0].rows * scale)
+    made = group([own], found.rows * scale[4::9], (12,))
+    options, arrays = searched(made, FOUR)
+    plain = [o for o in options["conv"] if o.treatment.label == "symmetric/w4-gptq"]
+    assert plain[0].treatment.weight is not None
+    codes = arrays[f"{plain[0].treatment.weight.codes}.codes"]
+    shares = np.concatenate(np.split(own.rows, 3, axis=-1), axis=1)
+    allowed = [gptq(own.weight, gram(shares), FOUR, damping=d).codes for d in DAMPINGS]
+    assert any(np.array_equal(codes, wanted) for wanted in allowed)
+
+
 def test_grouped_convolutions_are_not_split() -> None:
     found = convolution(13, 30, (8, 4), 6, groups=3)
     options, _ = searched(found, NEAREST, SEARCHED)
