@@ -26,7 +26,7 @@ def plan_request_of(work: Work, facts: GraphFacts, options: CompileOptions) -> P
     """
     from segquant_trt.graph.bigfile import load_graph
     from segquant_trt.plan import plan_request
-    from segquant_trt.rewrite import foldable, samples_elsewhere
+    from segquant_trt.rewrite import foldable, removable, samples_elsewhere
 
     request = plan_request(options)
     graph = work.run / "model.onnx"
@@ -35,8 +35,12 @@ def plan_request_of(work: Work, facts: GraphFacts, options: CompileOptions) -> P
     folder = Path(work.location().folder)
     kept = request.kept(facts)
     model = load_graph(graph)
+    removed = None
+    if request.frozen or request.hoisted:
+        removed = removable(model, folder, facts, freezing=request.frozen, hoisting=request.hoisted)
     return replace(
         request,
+        removed=removed,
         folded=foldable(model, folder, facts, request.target, kept),
         samples_elsewhere=samples_elsewhere(model, folder, facts),
     )

@@ -51,14 +51,14 @@ def make_plan(
         SegQuantError: facts and scores are of different models, the table is of another target, a
             pattern matches no site, nothing is left to quantise, or what is asked cannot be had.
     """
-    if scores.onnx_sha256 != facts.onnx_sha256:
-        raise SegQuantError(
-            "scores.safetensors and facts.yaml are of different models "
-            f"({scores.onnx_sha256[:12]} and {facts.onnx_sha256[:12]})",
-            hint="run 'segquant-trt score' on this model again",
-        )
+    scores.check_graph(facts.onnx_sha256)
     absent = off_the_loop(facts, scores, request)
     kept = request.kept(facts) | absent
+    if len(kept) == len(facts.sites):
+        raise SegQuantError(
+            f"all {len(kept)} sites would stay in float or leave the graph: nothing to quantise",
+            hint="drop some --keep-float patterns, or --hoist-prompt or --freeze-schedule",
+        )
     problem = _problem(facts, scores, table, request, kept, absent)
     plain = _plain(facts, scores, problem, request)
     solution = _solve(facts, scores, problem, plain, request)

@@ -51,7 +51,8 @@ class PlanRequest:
     may leave in float beside the sites that are kept there. `frozen`: a schedule is, so tables
     take the place of what depends on the timestep alone; `hoisted`: so is what a prompt fixes.
     `folded` are the divisors that cost nothing. `samples_elsewhere`: activations whose first axis
-    is not that of the timestep's samples.
+    is not that of the timestep's samples. `removed`: sites that tables and hoisting take out of
+    the graph; None: what the facts call dependent on nothing else.
     """
 
     target: Target
@@ -73,6 +74,7 @@ class PlanRequest:
     hoisted: bool = False
     folded: FreeDivisors = field(default_factory=FreeDivisors)
     samples_elsewhere: frozenset[str] = frozenset()
+    removed: frozenset[str] | None = None
 
     def kept(self, facts: GraphFacts) -> dict[str, str]:
         """Sites that stay in float, and why.

@@ -18,6 +18,8 @@ from segquant_trt.plan.request import PlanRequest
 from segquant_trt.records import GraphFacts, PerStep, SitePlan, Static
 from segquant_trt.records.scores import OptionScore, Scores, SiteScore
 
+_TABLE = "; with --freeze-schedule a table would be exact"
+
 
 def off_the_loop(facts: GraphFacts, scores: Scores, request: PlanRequest) -> dict[str, str]:
     """Sites that no call computes, and why; they stay float.
@@ -45,7 +47,9 @@ def off_the_loop(facts: GraphFacts, scores: Scores, request: PlanRequest) -> dic
                     "computed once per prompt for the whole frozen schedule, in float: exact, and "
                     f"no work at a call; {_coded(by_site[name], request)}"
                 )
-    return reasons
+    if request.removed is None:
+        return reasons
+    return {name: reason for name, reason in reasons.items() if name in request.removed}
 
 
 def told_of_time(
@@ -71,7 +75,7 @@ def told_of_time(
     def told(site: SitePlan) -> SitePlan:
         if site.site not in temporal:
             return site
-        table = "; with --freeze-schedule a table would be exact" if site.site in alone else ""
+        table = "" if request.frozen or site.site not in alone else _TABLE
         return replace(
             site, why=f"{site.why}; temporal: {_coded(by_site[site.site], request)}{table}"
         )

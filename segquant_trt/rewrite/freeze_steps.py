@@ -49,13 +49,17 @@ class FreezeSteps(Pass):
         timestep: the graph input, one value per sample.
         timesteps: distinct float32 values, ascending; see `table_steps`.
         folder: where the graph's external data is.
+        blank: tables hold zeros, which is enough to see what goes.
     """
 
-    def __init__(self, timestep: str, timesteps: Sequence[float], folder: Path) -> None:
+    def __init__(
+        self, timestep: str, timesteps: Sequence[float], folder: Path, *, blank: bool = False
+    ) -> None:
         self.frontier: tuple[str, ...] = ()
         self._timestep = timestep
         self._steps = tuple(timesteps)
         self._folder = folder
+        self._blank = blank
 
     def requires(self, model: onnx.ModelProto) -> None:
         """The timestep is an input with one value per sample."""
@@ -84,7 +88,7 @@ class FreezeSteps(Pass):
         self.frontier = _frontier(view, self._timestep)
         if not self.frontier:
             return
-        tables = self._tables(model, view)
+        tables = self._zeros(view) if self._blank else self._tables(model, view)
         builder = Builder(FreshNames(model.graph))
         index = self._index(builder)
         replaced = set(self.frontier)
@@ -122,6 +126,13 @@ class FreezeSteps(Pass):
         ones = builder.node("Cast", [reached], f"{name}_passed_ones", to=TensorProto.INT64)
         axes = builder.constant(np.array([1], dtype=np.int64), "step_axis")
         return builder.node("ReduceSum", [ones, axes], f"{name}_row", keepdims=0)
+
+    def _zeros(self, view: GraphView) -> dict[str, Array]:
+        found: dict[str, Array] = {}
+        for name in self.frontier:
+            row = [length for length in (view.shapes.of(name) or ())[1:] if isinstance(length, int)]
+            found[name] = np.zeros((len(self._steps), *row), dtype=np.float32)
+        return found
 
     def _tables(self, model: onnx.ModelProto, view: GraphView) -> dict[str, Array]:
         """[T, C...] by frontier tensor.

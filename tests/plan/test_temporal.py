@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from segquant_trt.errors import SegQuantError
 from segquant_trt.plan import plan_request
 from segquant_trt.records import GraphFacts, TimestepOnlySite
 from segquant_trt.records.options import CompileOptions
@@ -72,6 +73,24 @@ def test_sites_out_of_the_loop_are_float_and_free(
     assert bare.prediction == found.prediction
     labels = {p.site: label_of(p) for p in found.sites if p.site not in gone}
     assert labels == {p.site: label_of(p) for p in bare.sites}
+
+
+def test_what_rewriting_leaves_in_the_loop_is_planned_like_the_rest() -> None:
+    """Taint is not all: some sites have a row per token after all."""
+    facts, scores = made_up()
+    asked = {"frozen": True, "hoisted": True, "max_latency_ratio": None}
+    found = plan(facts, scores, removed=frozenset({"text"}), **asked)
+    assert [p.site for p in found.sites if p.treatment.is_float] == ["text"]
+    whys = {p.site: p.why for p in found.sites}
+    assert "table" not in whys["time"]
+    assert "once per prompt" not in whys["rows"]
+
+
+def test_nothing_left_is_an_error_whatever_it_is_that_leaves_nothing() -> None:
+    facts, scores = made_up()
+    patterns = tuple(name for name in NAMES if name != "text")
+    with pytest.raises(SegQuantError, match="nothing to quantise"):
+        plan(facts, scores, hoisted=True, keep_float=patterns)
 
 
 def test_reasons_say_what_else_there_was() -> None:
