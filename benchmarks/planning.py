@@ -6,7 +6,7 @@ writes a UNet of SDXL's configuration with a tenth of its widths and random weig
 calibrate, analyze, score and plan as `segquant-trt compile` would, each in a process of its own,
 and writes benchmarks/results/planning.json: sites, and seconds and peak memory of every stage.
 The time to plan depends on sites and options, not on widths; export, calibrate and score would
-take longer at full width.
+take longer at full width. Trials, which run the model under a handful of plans, are left out.
 """
 
 from __future__ import annotations

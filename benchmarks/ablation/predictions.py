@@ -23,7 +23,7 @@ from segquant_trt.pipeline import run_stage
 from segquant_trt.pipeline.planning import known_trials, planning_records
 from segquant_trt.pipeline.sampling import loop_of
 from segquant_trt.pipeline.trials import FloatRun, float_run, run_trials
-from segquant_trt.plan import Candidate, make_plan, plan_request
+from segquant_trt.plan import Candidate, make_plan
 from segquant_trt.records import Target
 from segquant_trt.records.options import CompileOptions, Objective, PresetName
 from segquant_trt.records.progress import Silent
@@ -78,7 +78,7 @@ class Row:
 def examine(run: Path, options: CompileOptions) -> Iterator[Row]:
     """Every preset's plan for the model of a run folder."""
     work = Work(run=RunFolder(run), options=options, progress=Silent())
-    facts, scores, table, _, digests = planning_records(work)
+    facts, scores, table, request, digests = planning_records(work)
     known = known_trials(work, digests.scores)
     if known is None or known.latent_gain_db is None:
         run_stage("trial", replace(options, preset="plain"))
@@ -87,7 +87,7 @@ def examine(run: Path, options: CompileOptions) -> Iterator[Row]:
     assert known.latent_gain_db is not None
     candidates = []
     for preset, objective in PLANS:
-        asked = replace(plan_request(options), preset=preset, objective=objective)
+        asked = replace(request, preset=preset, objective=objective)
         name = f"{preset} ({objective})" if preset == "auto" else preset
         plan = make_plan(facts, scores, table, asked, digests)
         candidates.append(Candidate(name=name, plan=plan))

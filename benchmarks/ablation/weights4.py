@@ -33,7 +33,8 @@ from segquant_trt.bench.hardware import hardware, versions
 from segquant_trt.graph.bigfile import load_graph
 from segquant_trt.models.loop import Denoise
 from segquant_trt.models.zoo import ZOO
-from segquant_trt.plan import Digests, PlanRequest, make_plan, plan_request
+from segquant_trt.pipeline.asking import plan_request_of
+from segquant_trt.plan import Digests, PlanRequest, make_plan
 from segquant_trt.records import (
     TARGETS,
     GraphFacts,
@@ -41,14 +42,16 @@ from segquant_trt.records import (
     SitePlan,
     Static,
     Target,
-    Treatment,
     WeightPlan,
 )
 from segquant_trt.records.costs import cost_table
 from segquant_trt.records.files import atomic_write_json
 from segquant_trt.records.options import CompileOptions
-from segquant_trt.records.scores import Scores, SiteScore, read_arrays, read_scores
-from segquant_trt.rewrite import foldable, rewrite
+from segquant_trt.records.progress import Silent
+from segquant_trt.records.run_folder import RunFolder
+from segquant_trt.records.scores import OptionScore, Scores, SiteScore, read_arrays, read_scores
+from segquant_trt.records.stage import Work
+from segquant_trt.rewrite import rewrite
 from segquant_trt.score import ScoreRequest, score
 
 Format = Literal["W4A8", "W4A16"]
@@ -81,11 +84,12 @@ class Fixed:
     smoothed: bool = False
     weighed: bool = True
 
-    def is_met(self, treatment: Treatment) -> bool:
-        """Whether a treatment is one of these, the divisor aside."""
-        weight = treatment.weight
+    def is_met(self, option: OptionScore) -> bool:
+        """Whether an option is one of these, the divisor aside."""
+        treatment, weight = option.treatment, option.treatment.weight
         return (
-            len(treatment.segments) == 1
+            option.ranges is None
+            and len(treatment.segments) == 1
             and isinstance(treatment.segments[0].factor, Static)
             and treatment.segments[0].activation.kind in ("symmetric", "shifted", "keep_float")
             and weight is not None
@@ -143,11 +147,8 @@ class Bench:
             **FORMATS[chosen],
             **objective,
         )
-        scores, request = read_scores(scored), plan_request(options)
-        graph = load_graph(subject.run / "model.onnx")
-        kept = request.kept(subject.facts)
-        folded = foldable(graph, subject.weights, subject.facts, self._target, kept)
-        request = replace(request, folded=folded)
+        work = Work(run=RunFolder(subject.run), options=options, progress=Silent())
+        scores, request = read_scores(scored), plan_request_of(work, subject.facts, options)
         digests = Digests(facts="", calibration="", scores="")
         plan = make_plan(subject.facts, scores, cost_table(self._target, None), request, digests)
         if isinstance(method, Fixed):
@@ -253,7 +254,7 @@ def with_fixed(
         fitting = [
             index
             for index in range(len(members[0].options))
-            if all(method.is_met(own.options[index].treatment) for own in members)
+            if all(method.is_met(own.options[index]) for own in members)
             and all(request.allows(sites[own.site], own, own.options[index]) for own in members)
         ]
         smoothed = [i for i in fitting if members[0].options[i].treatment.smoothing is not None]

@@ -34,6 +34,7 @@ def options(quieter: float = 1.0):
         found += [
             option(treatment("symmetric", weight=weight), 2 * noise),
             option(treatment("shifted", weight=weight), noise),
+            replace(option(treatment("shifted", weight=weight), noise / 3), ranges="amax"),
             option(treatment("shifted", weight=weight, smooth=True), noise / 2),
             option(treatment("shifted", weight=weight, factor="per_token"), noise / 9),
             option(treatment("shifted", "dual_full", weight=weight), noise / 9),
