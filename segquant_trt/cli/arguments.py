@@ -136,7 +136,7 @@ sampling = _together(
     click.option("--scheduler", metavar="CLASS", help="Scheduler class of diffusers."),
     click.option(
         "--seed", metavar="N", type=int, default=_DEFAULTS["seed"], show_default=True,
-        help="First seed of the initial noise.",
+        help="First seed of the initial noise; trials and verification take later ones.",
     ),
 )  # fmt: skip
 machine = _together(

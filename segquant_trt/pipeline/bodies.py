@@ -22,7 +22,7 @@ from segquant_trt.records.stage import Work
 if TYPE_CHECKING:
     from segquant_trt.rewrite import Freezing
 
-_HELD_OUT = 1_000_000  # verification seeds begin here, far from calibration's
+_HELD_OUT = 1_000_000  # verification's seeds lie so far behind calibration's, trials' in between
 
 
 def export_stage(work: Work) -> None:
@@ -158,7 +158,8 @@ def verify_stage(work: Work) -> None:
 
     options = work.options
     zoo = is_zoo(work)
-    first, seeds = (_HELD_OUT, 64) if zoo else (_HELD_OUT + sample_count(work), 8)
+    held_out = options.seed + _HELD_OUT
+    first, seeds = (held_out, 64) if zoo else (held_out + sample_count(work), 8)
     bundle = load(work.run / "bundle", threads=options.threads)
     quality = verify(
         work.run.path,

@@ -60,6 +60,8 @@ def explain_site(
     else:
         run_stage("plan", options, progress=progress, given=given)
     plan, scores = work.plan(), read_scores(run / "scores.safetensors")
+    plan.check_sites(site.name for site in facts.sites)
+    scores.check_graph(facts.onnx_sha256)
     preset: PresetName = next((known for known in PRESETS if known == plan.planner), PRESETS[0])
     request = plan_request_of(work, facts, replace(options, target=plan.target))
     request = replace(request, preset=preset)

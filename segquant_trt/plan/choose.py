@@ -103,7 +103,8 @@ def _best(running: Sequence[Candidate], found: Mapping[str, Trial]) -> tuple[Can
 def _fastest(
     running: Sequence[Candidate], found: Mapping[str, Trial], target_db: float
 ) -> tuple[Candidate, str]:
-    reached = {c.name: found[c.name].sqnr_db_mean or 0.0 for c in running}
+    steps = ((c.name, found[c.name].sqnr_db_mean) for c in running)
+    reached = {name: decibels for name, decibels in steps if decibels is not None}
     reaching = [c for c in running if reached[c.name] >= target_db]
     if reaching:
         fastest = min(reaching, key=lambda c: c.cost_ms)
@@ -143,8 +144,14 @@ def _contender(
         measured,
         margin_db=round(margin.mean_db, 2),
         margin_stderr_db=error,
-        verdict=f"may not be chosen: {excuse}" if excuse else "not chosen",
+        verdict=_not_chosen(candidate),
     )
+
+
+def _not_chosen(candidate: Candidate) -> str:
+    if candidate.refused is not None:
+        return f"may not be chosen: {candidate.refused}"
+    return f"not chosen: {candidate.pruned}" if candidate.pruned else "not chosen"
 
 
 def _expecting(plan: QuantPlan, trials: Trials | None) -> QuantPlan:

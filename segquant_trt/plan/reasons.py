@@ -25,11 +25,11 @@ def reason(score: SiteScore, told: Told) -> str:
     """One sentence: the choice, its share of the error and its price against plain codes."""
     chosen = score.options[told.chosen.index]
     share = float(told.chosen.noise.mean()) / told.noise if told.noise else 0.0
-    text = f"{_named(chosen)}: {_decibels(chosen)}"
+    text = f"{chosen.label}: {_decibels(chosen)}"
     if told.chosen.index != told.plain.index:
         plain = score.options[told.plain.index]
         extra = told.chosen.cost_ms - told.plain.cost_ms
-        text += f" against {_decibels(plain)} of {_named(plain)}, for {extra:+.3g} ms"
+        text += f" against {_decibels(plain)} of {plain.label}, for {extra:+.3g} ms"
     sites = f" with {len(told.choice.sites) - 1} others" if len(told.choice.sites) > 1 else ""
     if score.amplification == "unreached":
         return f"{text}; it reaches no output, so any codes will do{sites}"
@@ -41,7 +41,7 @@ def left_reason(score: SiteScore, told: Told) -> str:
     plain = score.options[told.plain.index]
     share = float(told.plain.noise.mean()) / told.noise if told.noise else 0.0
     return (
-        f"little work and much noise: {_named(plain)} reaches {_decibels(plain)} and would add "
+        f"little work and much noise: {plain.label} reaches {_decibels(plain)} and would add "
         f"{share:.1%} of the plan's expected error"
     )
 
@@ -55,7 +55,7 @@ def considered(score: SiteScore, told: Told) -> tuple[Considered, ...]:
         scored = score.options[option.index]
         rows.append(
             Considered(
-                option=_named(scored),
+                option=scored.label,
                 sqnr_db=scored.sqnr_db,
                 cost_ms=float(f"{option.cost_ms:.4g}"),
                 reason=_verdict(option, told),
@@ -80,13 +80,6 @@ def _verdict(option: Option, told: Told) -> str:
     cost = option.cost_ms - told.chosen.cost_ms
     words = f"{ratio:.2g} times the chosen one's noise at {cost:+.3g} ms"
     return f"plain; {words}" if option.index == told.plain.index else words
-
-
-def _named(scored: OptionScore) -> str:
-    weight = scored.treatment.weight
-    searched = weight is not None and weight.scale_method == "mse" and weight.rounding == "nearest"
-    text = scored.treatment.label + (", unclipped" if scored.ranges == "amax" else "")
-    return text + (", searched weight scales" if searched else "")
 
 
 def _decibels(scored: OptionScore) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from segquant_trt.errors import SegQuantError
 from segquant_trt.records.treatment import Treatment
 
 Target = Literal["onnxruntime", "openvino"]
@@ -103,6 +106,29 @@ class QuantPlan:
     prediction: Prediction | None = None
     chosen_from: tuple[Contender, ...] = ()
     sites: tuple[SitePlan, ...]
+
+    def check_sites(self, names: Iterable[str]) -> None:
+        """Every one of the graph's sites is decided once, and no other is named.
+
+        Raises:
+            SegQuantError: one is decided twice or not at all, or is not a site of the graph.
+        """
+        wanted = list(names)
+        decided = Counter(site.site for site in self.sites)
+        unknown = decided.keys() - {*wanted}
+        if unknown:
+            raise SegQuantError(
+                f"the plan names site '{min(unknown)}', which the graph does not have",
+                hint="undo the edit of plan.yaml, or plan again",
+            )
+        twice = [name for name, count in decided.items() if count > 1]
+        missing = [name for name in wanted if name not in decided]
+        if twice or missing:
+            what = f"decides site '{twice[0]}' twice" if twice else f"lacks site '{missing[0]}'"
+            raise SegQuantError(
+                f"the plan {what}; every one of the {len(wanted)} sites needs one entry",
+                hint="undo the edit of plan.yaml (keep_float leaves a site alone), or plan again",
+            )
 
     @property
     def planner(self) -> str:

@@ -54,6 +54,16 @@ class OptionScore:
     output: OutputScore | None = None
     ranges: RangeMethod | None = None
 
+    @property
+    def label(self) -> str:
+        """The treatment's label, and how ranges and weight scales were found where it matters."""
+        weight = self.treatment.weight
+        searched = (
+            weight is not None and weight.scale_method == "mse" and weight.rounding == "nearest"
+        )
+        text = self.treatment.label + (", unclipped" if self.ranges == "amax" else "")
+        return text + (", searched weight scales" if searched else "")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteScore:
@@ -99,6 +109,19 @@ class Scores:
     calibration_sha256: str
     bin_edges: tuple[float, ...]
     sites: tuple[SiteScore, ...]
+
+    def check_graph(self, onnx_sha256: str) -> None:
+        """The graph of these scores has this digest.
+
+        Raises:
+            SegQuantError: it has another.
+        """
+        if self.onnx_sha256 != onnx_sha256:
+            raise SegQuantError(
+                "scores.safetensors and facts.yaml are of different models "
+                f"({self.onnx_sha256[:12]} and {onnx_sha256[:12]})",
+                hint="run 'segquant-trt score' on this model again",
+            )
 
 
 def array_key(prefix: str, *arrays: npt.NDArray[np.generic]) -> str:

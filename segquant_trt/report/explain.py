@@ -281,11 +281,8 @@ def _options(weighing: SiteWeighing) -> Table:
 def _label(scored: OptionScore | None) -> str:
     if scored is None:
         return "left in float"
-    weight = scored.treatment.weight
-    searched = weight is not None and weight.scale_method == "mse" and weight.rounding == "nearest"
-    label = scored.treatment.label.replace("float/", "weights alone/")
-    label = "weights alone" if label == "float" else label
-    return label + ("/searched" if searched else "")
+    plain, told = scored.treatment.label, scored.label
+    return told.replace("float", "weights alone", 1) if plain.startswith("float") else told
 
 
 def _verdict(option: WeighedOption, *, useful: bool) -> str:

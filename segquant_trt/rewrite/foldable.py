@@ -74,7 +74,11 @@ def foldable(
     quantized = QuantizeSites(facts, plan, placement, _arrays(sites), None, folder)
     quantized.run(trial)
     RemoveUnused().run(trial)
-    divided = {node.output[0]: node.input[0] for node in trial.graph.node}
+    divided = {
+        node.output[0]: node.input[0]
+        for node in trial.graph.node
+        if node.output[0] in quantized.smoothed
+    }
     coders = placement.input_channels
     folding = FoldDivisors(quantized.smoothed, quantized.data, folder, coders=coders)
     folding.run(trial)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -104,7 +103,7 @@ def rewrite(
                 f"{model_onnx} has {digest[:12]}...",
                 hint="run 'segquant-trt analyze', 'calibrate' and 'plan' again for this graph",
             )
-    _check_sites(facts, plan)
+    plan.check_sites(site.name for site in facts.sites)
     _check_arrays(plan, arrays)
     source = Weights(load_graph(model_onnx), checkpoint)
     job = _Job(
@@ -233,20 +232,6 @@ class _Job:
         folding.run(model)
         RemoveUnused().run(model)
         return model, folding.data
-
-
-def _check_sites(facts: GraphFacts, plan: QuantPlan) -> None:
-    """Every site is decided exactly once; unknown ones are refused later, by name."""
-    decided = Counter(site.site for site in plan.sites)
-    twice = [name for name, count in decided.items() if count > 1]
-    missing = [site.name for site in facts.sites if site.name not in decided]
-    unknown = decided.keys() - {site.name for site in facts.sites}
-    if twice or (missing and not unknown):
-        what = f"decides site '{twice[0]}' twice" if twice else f"lacks site '{missing[0]}'"
-        raise SegQuantError(
-            f"the plan {what}; every one of the {len(facts.sites)} sites needs one entry",
-            hint="undo the edit of plan.yaml (keep_float leaves a site alone), or plan again",
-        )
 
 
 def _check_arrays(plan: QuantPlan, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:

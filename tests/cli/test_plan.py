@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from segquant_trt.cli.app import main
-from segquant_trt.records.codec import write_record
+from segquant_trt.records import QuantPlan
+from segquant_trt.records.codec import read_record, write_record
 from segquant_trt.records.scores import write_scores
 from tests.plan.made_up import PRICES, facts_of, option, score, scores_of, site, table, treatment
 from tests.records.test_scores import ARRAYS
@@ -68,6 +70,14 @@ def test_an_edit_is_explained(run: Path, capsys) -> None:
     story, _ = told(run, capsys, "--explain", "a")
     assert story["properties"]["share of expected error"] is None
     assert any("not scored" in note for note in story["notes"])
+
+
+def test_an_edit_that_lost_a_site_is_named(run: Path, capsys) -> None:
+    told(run, capsys, "--preset", "plain", "--explain", "b")
+    plan = read_record(run / "plan.yaml", QuantPlan)
+    write_record(run / "plan.yaml", replace(plan, sites=plan.sites[1:]))
+    assert main(["plan", str(run), "--costs", str(run / "costs.yaml"), "--explain", "last"]) == 1
+    assert f"the plan lacks site '{plan.sites[0].site}'" in capsys.readouterr().err
 
 
 def test_other_scores_than_the_plans_are_noted(run: Path, capsys) -> None:

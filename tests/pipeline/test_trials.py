@@ -107,7 +107,7 @@ def test_trials_can_be_left_out(flux_copy: Path, capsys: pytest.CaptureFixture[s
     assert tried(flux_copy).trials == ()
     assert main(["plan", str(flux_copy)]) == 0
     said = capsys.readouterr().err
-    assert "tried on" not in said
+    assert "tried before choosing" not in said
     assert "expected: " in said
     assert read_record(flux_copy / "plan.yaml", QuantPlan).chosen_from == ()
 

@@ -159,7 +159,7 @@ def test_options_are_sorted_and_judged() -> None:
     verdicts = {row["option"]: row["verdict"] for row in rows}
     assert verdicts == {
         "symmetric": "a cheaper one is as quiet",
-        "symmetric/searched": "worth its price",
+        "symmetric, searched weight scales": "worth its price",
         "split(shifted+dual_full)/w8-gptq": "chosen",
         "shifted/per_step/smoothed": "worth its price",
         "weights alone": "not admitted: its inputs stay float",

@@ -99,6 +99,14 @@ def test_a_row_factor_stands_between_a_divisor_and_the_codes(tmp_path: Path) -> 
         assert (len(multiplications(folded)) == 0) == free == (factor == Static())
 
 
+def test_nodes_without_inputs_are_no_obstacle(tmp_path: Path) -> None:
+    """As in graphs of other exporters, which keep their constants among the nodes."""
+    nodes, weights = layer_norm()
+    nodes.append(node("Constant", [], ["unread"], name="unread", value_float=1.0))
+    model = graph(tmp_path, (nodes, weights))
+    assert found(model, "onnxruntime") == FreeDivisors(producers=frozenset("a"))
+
+
 def test_a_site_that_stays_in_float_wants_the_tensor_as_it_is(tmp_path: Path) -> None:
     model = graph(tmp_path, layer_norm())
     assert found(model, "onnxruntime") == FreeDivisors(producers=frozenset("a"))
