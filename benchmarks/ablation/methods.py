@@ -164,6 +164,12 @@ METHODS: tuple[Method, ...] = (
         for objective in OBJECTIVES
     ),
     Method(
+        name="auto-1.3x",
+        how=Own(options={"preset": "auto", "max_latency": "1.3x"}),
+        formats=_EIGHT_BITS,
+        judged=False,
+    ),
+    Method(
         name="auto-unbounded",
         how=Own(options=_ANY_LATENCY),
         formats=_INTEGER,
@@ -184,7 +190,8 @@ MATRIX: tuple[str, ...] = tuple(
 """What is run unless methods are named: the histogram calibrations of ONNX Runtime keep every
 activation of a call and take minutes, and its GPTQ compensates nothing."""
 
-TIMED: tuple[str, ...] = ("plain", "segquant", *(f"auto-{objective}" for objective in OBJECTIVES))
+_BUDGETS = (*OBJECTIVES, "1.3x")
+TIMED: tuple[str, ...] = ("plain", "segquant", *(f"auto-{budget}" for budget in _BUDGETS))
 """Whose W8A8 plans are timed at full size, the first being what others are compared to."""
 
 
