@@ -29,7 +29,7 @@ from segquant_trt.records.options import (
 from segquant_trt.records.rules import Rules, matches, unmatched
 from segquant_trt.records.scores import OptionScore, SiteScore
 
-BUDGETS: dict[Objective, float] = {"speed": 1.0, "balanced": 1.05, "quality": 1.25}
+BUDGETS: dict[Objective, float] = {"speed": 1.0, "balanced": 1.03, "quality": 1.2}
 """Latency that each objective allows, over that of plain static INT8."""
 
 _KEPT_ROLES = {
