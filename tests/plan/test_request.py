@@ -129,7 +129,7 @@ def test_options_become_a_request(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "milliseconds", "ratio", "budget"),
-    [(None, None, None, 10.5), ("7.5", 7.5, None, 7.5), ("7.5ms", 7.5, None, 7.5),
+    [(None, None, None, 10.3), ("7.5", 7.5, None, 7.5), ("7.5ms", 7.5, None, 7.5),
      ("1.2x", None, 1.2, 12.0)],
 )  # fmt: skip
 def test_a_latency_is_milliseconds_or_a_ratio(text, milliseconds, ratio, budget) -> None:
