@@ -11,7 +11,6 @@ expectation is off by more than its bound.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,12 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
+from segquant_trt.bench.hardware import hardware, versions
 from segquant_trt.pipeline import run_stage
 from segquant_trt.pipeline.planning import known_trials, planning_records
 from segquant_trt.pipeline.sampling import loop_of
 from segquant_trt.pipeline.trials import FloatRun, float_run, run_trials
 from segquant_trt.plan import Candidate, make_plan
 from segquant_trt.records import Target
+from segquant_trt.records.files import atomic_write_json
 from segquant_trt.records.options import CompileOptions, Objective, PresetName
 from segquant_trt.records.progress import Silent
 from segquant_trt.records.run_folder import RunFolder
@@ -147,7 +148,13 @@ def main() -> int:
             print(told(row), flush=True)
             rows.append(row)
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        record = {
+            "hardware": hardware(),
+            "versions": versions(),
+            "target": target,
+            "rows": [asdict(row) for row in rows],
+        }
+        atomic_write_json(arguments.json, record)
     return 0 if all(row.within for row in rows) else 1
 
 
