@@ -6,7 +6,7 @@
 | `Linear(x) -> Mul(1/d)`                   | its output channels and bias over d                |
 | `Norm(x) * (1 + scale) + shift -> Mul(1/d)` | `Norm(x, 1/d) * (1 + scale) + shift / d`         |
 | `a * gelu(b) -> Mul(1/d)`, a of a linear  | the linear's columns for a over d                  |
-| any `Mul(1/d) -> QuantizeLinear(s)`, channels not last | `QuantizeLinear(s d)`, see `Placement` |
+| `Mul(1/d) -> QuantizeLinear(s)`, see `Scaling.coders` | `QuantizeLinear(s d)`            |
 | whose value something else reads, or that comes from elsewhere | the Mul stays                 |
 
 `scaling_rules` lists all that a divisor passes on its way.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +15,15 @@ from segquant_trt.backends.denoise import float_denoise
 from segquant_trt.cli.app import main
 from segquant_trt.errors import SegQuantError
 from segquant_trt.pipeline import compile_model, run_stage, trials
+from segquant_trt.pipeline.bodies import verify_stage
 from segquant_trt.pipeline.trials import Calls
 from segquant_trt.records import CheckpointLocation, QuantPlan
 from segquant_trt.records.codec import read_record, write_record
 from segquant_trt.records.options import CompileOptions
+from segquant_trt.records.run_folder import RunFolder
+from segquant_trt.records.stage import Work
 from segquant_trt.records.trials import Trials
+from segquant_trt.verify import VerifyRequest
 from tests.pipeline.refusals import refusal
 
 
@@ -100,6 +105,26 @@ def test_trials_of_other_scores_do_not_count(flux_copy: Path) -> None:
     plan, said = planned(flux_copy)
     assert plan.chosen_from == ()
     assert any("segquant-trt trial" in line for line in said)
+
+
+def test_no_seed_makes_trials_meet_verification(
+    flux_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """334,720 lies as far before a million as trials lie behind calibration."""
+    asked = []
+
+    def stop(*given: object, **_: object) -> None:
+        asked.extend(one for one in given if isinstance(one, VerifyRequest))
+        raise SegQuantError("far enough", hint="")
+
+    monkeypatch.setattr("segquant_trt.verify.verify", stop)
+    monkeypatch.setattr("segquant_trt.serve.load", lambda *_, **__: SimpleNamespace(run=None))
+    options = CompileOptions(out=flux_copy, seed=334_720, force=True)
+    work = Work(run=RunFolder(flux_copy), options=options, progress=Notes())
+    with pytest.raises(SegQuantError, match="far enough"):
+        verify_stage(work)
+    (request,) = asked
+    assert min(request.seeds) >= 1_000_000 + options.seed
 
 
 def test_trials_can_be_left_out(flux_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from segquant_trt.plan import (
     make_candidates,
     make_references,
 )
+from segquant_trt.plan.candidates import _pruned
 from segquant_trt.records import Smoothing, Treatment
 from segquant_trt.records.scores import Scores
 from tests.plan.made_up import (
@@ -144,11 +145,23 @@ def test_a_dear_plan_competes_with_one_of_the_usual_budget() -> None:
     assert kinds(spared) == {label_of(one) for one in found(close)["auto"].plan.sites}
     same = [c for c in dear.values() if decisions_sha256(c.plan) == decisions_sha256(spared.plan)]
     assert any(c.competes for c in same)
-    assert not found(ALL, max_latency_ratio=9.0)["auto in less time"].competes
+    hopeless = found(ALL, max_latency_ratio=9.0)  # rows are 20 dB better
+    assert hopeless["auto in less time"].pruned == "the same as plain"
+    assert "4 dB worse" in (hopeless["plain"].pruned or "")
     assert spared.plan.prediction is not None
     assert spared.cost_ms <= 1.05 * (spared.plan.prediction.latency_ms_plain or 0.0)
     assert "auto in less time" not in found(close)
     assert "auto in less time" not in found(close, max_latency_ratio=9.0, target_sqnr_db=20.0)
+
+
+def test_a_plan_of_the_usual_budget_that_cannot_win_is_not_run() -> None:
+    """Also where no preset does the same: the one it is like here is taken away."""
+    request = PlanRequest(target="onnxruntime", float_share=0.0, max_latency_ratio=9.0)
+    hopeless = found(ALL, max_latency_ratio=9.0)
+    sparing = replace(hopeless["auto in less time"], pruned=None)
+    kept = [hopeless["auto"], hopeless["segquant"], sparing]
+    *_, judged = _pruned(kept, request)
+    assert "4 dB worse" in (judged.pruned or "")
 
 
 def test_presets_short_of_a_target_may_not_be_chosen() -> None:
