@@ -16,6 +16,7 @@ import click
 
 from segquant_trt import __version__
 from segquant_trt.cli.arguments import Session
+from segquant_trt.cli.own_stdout import own_stdout
 from segquant_trt.errors import SegQuantError
 
 EXIT_FAILED = 1
@@ -117,6 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """The console script."""
+    own_stdout()
     sys.exit(main())
 
 
