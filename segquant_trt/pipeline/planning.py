@@ -51,7 +51,13 @@ def trial_stage(work: Work) -> None:
 
 def _tried(work: Work) -> Trials:
     from segquant_trt.pipeline.trials import float_run, run_trials
-    from segquant_trt.plan import decisions_sha256, latent_gain_db, make_candidates, make_references
+    from segquant_trt.plan import (
+        decisions_sha256,
+        latent_gain_db,
+        make_candidates,
+        make_references,
+        step_gain_db,
+    )
 
     wanted = _wanted(work)
     loop = loop_of(work) if wanted else None
@@ -60,26 +66,29 @@ def _tried(work: Work) -> Trials:
     if wanted:
         records = planning_records(work)
         running = [candidate for candidate in make_candidates(*records) if candidate.competes]
-        running = running if len(running) > 1 else []  # nothing to choose
-        references = () if loop is None else make_references(*records)
+        references = make_references(*records)
     plans = {decisions_sha256(c.plan): c for c in (*references, *running)}
     found: tuple[Trial, ...] = ()
-    count = min(sample_count(work), _ZOO_SEEDS if is_zoo(work) else _SEEDS)
-    seeds = () if loop is None else tuple(work.options.seed + _FRESH + i for i in range(count))
+    seeds = () if loop is None else trial_seeds(work)
     if plans:
         reference = float_run(work, loop, seeds)
-        in_steps = work.options.target_sqnr is not None
-        done = run_trials(work, list(plans.values()), reference, in_steps=in_steps)
-        found = tuple(trial for _, trial in done)
+        found = tuple(trial for _, trial in run_trials(work, list(plans.values()), reference))
     return Trials(
         onnx_sha256=work.spec().onnx_sha256,
         scores_sha256=sha256_file(work.run / "scores.safetensors"),
         compared="recorded samples" if loop is None else "final latents",
         seeds=seeds,
         scheduler_steps=None if loop is None else work.options.steps or STEPS,
-        latent_gain_db=latent_gain_db(references, found) if references else None,
+        step_gain_db=step_gain_db(references, found) if wanted else None,
+        latent_gain_db=None if loop is None else latent_gain_db(references, found),
         trials=found,
     )
+
+
+def trial_seeds(work: Work) -> tuple[int, ...]:
+    """Of the trajectories that plans are tried on: calibration's prompts, with other noise."""
+    count = min(sample_count(work), _ZOO_SEEDS if is_zoo(work) else _SEEDS)
+    return tuple(work.options.seed + _FRESH + i for i in range(count))
 
 
 def _wanted(work: Work) -> bool:

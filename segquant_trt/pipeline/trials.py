@@ -91,11 +91,9 @@ def float_run(work: Work, loop: DenoisingLoop | None, seeds: Sequence[int]) -> F
 
 
 def run_trials(
-    work: Work, candidates: Sequence[Candidate], reference: FloatRun, *, in_steps: bool
+    work: Work, candidates: Sequence[Candidate], reference: FloatRun
 ) -> Iterator[tuple[Candidate, Trial]]:
-    """Run each plan on the runtime that it is for.
-
-    `in_steps`: measure SQNR per step too where latents are compared, for as much time again.
+    """Run each plan on the runtime that it is for: on the float model's calls, and in its own loop.
 
     Raises:
         SegQuantError: a plan cannot be rewritten, or its runtime refuses it.
@@ -106,7 +104,7 @@ def run_trials(
             folder.mkdir()
             denoise = _opened(work, candidate, folder / "quantized.onnx")
             update = work.update(f"try {candidate.name}")
-            yield candidate, _trial(work, candidate, denoise, reference, in_steps, update)
+            yield candidate, _trial(work, candidate, denoise, reference, update)
             for file in folder.iterdir():  # one plan's weights at a time
                 file.unlink()
 
@@ -131,13 +129,9 @@ def _trial(
     candidate: Candidate,
     denoise: Denoise,
     reference: FloatRun,
-    in_steps: bool,
     update: Callable[[int, int], None],
 ) -> Trial:
-    mean_db: float | None = None
-    decibels: list[float] = []
-    if in_steps or reference.loop is None:
-        mean_db, decibels = reference.calls.sqnr_db(denoise, work.spec().timestep)
+    mean_db, decibels = reference.calls.sqnr_db(denoise, work.spec().timestep)
     if reference.loop is not None:
         sampled = sample(reference.loop, denoise, reference.seeds, reference.sampling, update)
         assert reference.latents is not None
@@ -145,7 +139,7 @@ def _trial(
     return Trial(
         name=candidate.name,
         decisions_sha256=decisions_sha256(candidate.plan),
-        sqnr_db_mean=None if mean_db is None else round(mean_db, 2),
+        sqnr_db_mean=round(mean_db, 2),
         decibels=tuple(round(value, 2) for value in decibels),
     )
 

@@ -6,7 +6,7 @@ from segquant_trt.plan.candidates import (
     make_candidates,
     make_references,
 )
-from segquant_trt.plan.choose import choose, latent_gain_db
+from segquant_trt.plan.choose import choose, latent_gain_db, step_gain_db
 from segquant_trt.plan.decide import Digests, make_plan
 from segquant_trt.plan.request import PlanRequest, plan_request
 from segquant_trt.plan.weigh import Weighed, Weighing, weigh
@@ -24,5 +24,6 @@ __all__ = [
     "make_plan",
     "make_references",
     "plan_request",
+    "step_gain_db",
     "weigh",
 ]

@@ -19,11 +19,10 @@ from segquant_trt.records.files import digest_of
 from segquant_trt.records.options import PRESETS, PresetName
 from segquant_trt.records.scores import OptionScore, Scores
 
-REFERENCES: dict[int, tuple[PresetName, ...]] = {8: ("plain", "segquant"), 4: ("segquant", "auto")}
-"""By bits of weights. Errors of weights add up over the steps, those of activations hardly: plain
-codes, which err in activations most, promise other plans too much at the end, and treated
-activations too little. Large errors saturate: presets with four-bit weights lose less from a step
-to the end than plans with optimised ones."""
+REFERENCES: tuple[PresetName, ...] = ("plain", "segquant", "auto")
+"""From the most to the least error of activations. Errors of weights add up over the steps, those
+of activations hardly: plain codes alone promise other plans too much at the end, and treated
+activations too little."""
 
 _PUBLISHED = tuple(name for name in PRESETS if name != "auto")
 _SPARING = "auto in less time"
@@ -111,7 +110,7 @@ def make_references(
         Candidate(
             name=name, plan=make_plan(facts, scores, table, replace(free, preset=name), digests)
         )
-        for name in REFERENCES[request.weight_bits]
+        for name in REFERENCES
     )
 
 

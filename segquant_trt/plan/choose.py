@@ -49,7 +49,7 @@ def choose(
         request: what the candidates were made for.
     """
     own = candidates[0]
-    found = _found(candidates, trials, in_steps=request.target_sqnr_db is not None)
+    found = _found(candidates, trials)
     if len(candidates) == 1 or trials is None or own.name not in found:
         return _expecting(own.plan, trials)
     running = [c for c in candidates if c.competes and c.name in found]
@@ -65,27 +65,26 @@ def choose(
     return _expecting(plan, trials)
 
 
+def step_gain_db(references: Sequence[Candidate], trials: Sequence[Trial]) -> float:
+    """Measured SQNR per step over what the scores add up to, mean of `references`."""
+    return _gain_db(references, {t.decisions_sha256: t.sqnr_db_mean for t in trials})
+
+
 def latent_gain_db(references: Sequence[Candidate], trials: Sequence[Trial]) -> float:
-    """Measured SQNR of final latents over the expected SQNR per step, mean of `references`."""
-    known = {trial.decisions_sha256: trial.decibels for trial in trials}
-    gains = [
-        float(np.mean(known[decisions_sha256(candidate.plan)])) - candidate.expected_db
-        for candidate in references
-    ]
+    """Measured SQNR of final latents over what the scores add up to, mean of `references`."""
+    return _gain_db(references, {t.decisions_sha256: float(np.mean(t.decibels)) for t in trials})
+
+
+def _gain_db(references: Sequence[Candidate], reached_db: Mapping[str, float]) -> float:
+    gains = [reached_db[decisions_sha256(c.plan)] - c.expected_db for c in references]
     return round(float(np.mean(gains)), 2)
 
 
-def _found(
-    candidates: Sequence[Candidate], trials: Trials | None, *, in_steps: bool
-) -> dict[str, Trial]:
+def _found(candidates: Sequence[Candidate], trials: Trials | None) -> dict[str, Trial]:
     """Trials of the very plans, by the candidates' names."""
     if trials is None:
         return {}
-    known = {
-        trial.decisions_sha256: trial
-        for trial in trials.trials
-        if trial.sqnr_db_mean is not None or not in_steps
-    }
+    known = {trial.decisions_sha256: trial for trial in trials.trials}
     tried = ((c.name, known.get(decisions_sha256(c.plan))) for c in candidates)
     return {name: trial for name, trial in tried if trial is not None}
 
@@ -103,8 +102,7 @@ def _best(running: Sequence[Candidate], found: Mapping[str, Trial]) -> tuple[Can
 def _fastest(
     running: Sequence[Candidate], found: Mapping[str, Trial], target_db: float
 ) -> tuple[Candidate, str]:
-    steps = ((c.name, found[c.name].sqnr_db_mean) for c in running)
-    reached = {name: decibels for name, decibels in steps if decibels is not None}
+    reached = {c.name: found[c.name].sqnr_db_mean for c in running}
     reaching = [c for c in running if reached[c.name] >= target_db]
     if reaching:
         fastest = min(reaching, key=lambda c: c.cost_ms)
@@ -155,21 +153,19 @@ def _not_chosen(candidate: Candidate) -> str:
 
 
 def _expecting(plan: QuantPlan, trials: Trials | None) -> QuantPlan:
-    """With what is expected of the final latent: what it was when tried, or else by the gain."""
+    """With what is expected of it: what it reached when tried, or else its sum and the gains."""
     prediction = plan.prediction
     if trials is None or prediction is None or prediction.sqnr_db_mean is None:
         return plan
-    reached = _reached_latent(plan, trials)
-    if reached is None and trials.latent_gain_db is not None:
-        reached = prediction.sqnr_db_mean + trials.latent_gain_db
-    expected = None if reached is None else round(reached, 2)
-    return replace(plan, prediction=replace(prediction, latent_sqnr_db=expected))
-
-
-def _reached_latent(plan: QuantPlan, trials: Trials) -> float | None:
-    """Mean over seeds of the final latents of this very plan; None where it was not run so."""
-    decisions = decisions_sha256(plan)
-    if trials.compared != "final latents":
-        return None
-    found = (t.decibels for t in trials.trials if t.decisions_sha256 == decisions)
-    return next((float(np.mean(decibels)) for decibels in found), None)
+    decisions, sums_db = decisions_sha256(plan), prediction.sqnr_db_mean
+    own = next((trial for trial in trials.trials if trial.decisions_sha256 == decisions), None)
+    steps_db = sums_db + (trials.step_gain_db or 0.0) if own is None else own.sqnr_db_mean
+    latent_db = None if trials.latent_gain_db is None else sums_db + trials.latent_gain_db
+    if own is not None and trials.compared == "final latents":
+        latent_db = float(np.mean(own.decibels))
+    expected = replace(
+        prediction,
+        sqnr_db_mean=round(steps_db, 2),
+        latent_sqnr_db=None if latent_db is None else round(latent_db, 2),
+    )
+    return replace(plan, prediction=expected)

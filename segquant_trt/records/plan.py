@@ -49,9 +49,10 @@ class Prediction:
     """What the planner expects: teacher-forced SQNR in dB, and the sites' latency.
 
     `latency_ms` and `latency_ms_plain` are sums of the cost table's entries for this plan and for
-    plain static INT8 of the same sites. `latent_sqnr_db`, of the final latent, is what the plan
-    reached where it was tried (`trials.yaml`), else `sqnr_db_mean` and the gain that was measured
-    on the model's reference plans; None without trials.
+    plain static INT8 of the same sites. `sqnr_db_mean` and `latent_sqnr_db`, that of the final
+    latent, are what the plan reached where it was tried (`trials.yaml`); else what the scores add
+    up to, and the gain that was measured on the model's reference plans. Without trials there is
+    no gain, and no `latent_sqnr_db`.
     """
 
     sqnr_db_mean: float | None

@@ -26,6 +26,7 @@ def describe_trials(trials: Trials, name: str) -> Description:
             Property(name="compared", value=trials.compared),
             Property(name="seeds", value=len(trials.seeds)),
             Property(name="scheduler steps", value=trials.scheduler_steps),
+            Property(name="gain of steps, dB", value=trials.step_gain_db, unit="number"),
             Property(name="gain of latents, dB", value=trials.latent_gain_db, unit="number"),
             Property(name="scores sha256", value=trials.scores_sha256),
         ),

@@ -149,11 +149,27 @@ def test_large_models_are_tried_when_asked_only(
     assert len(tried(flux_copy).trials) > 1
 
 
-def test_a_preset_is_neither_compared_nor_bound_by_limits(flux_copy: Path) -> None:
+def test_a_preset_is_tried_but_neither_compared_nor_bound_by_limits(flux_copy: Path) -> None:
     run_stage("trial", CompileOptions(out=flux_copy, preset="tfmq"))
-    assert tried(flux_copy).trials == ()
+    reached = {trial.name: trial.sqnr_db_mean for trial in tried(flux_copy).trials}
     plan, _ = planned(flux_copy, preset="tfmq")
     assert (plan.preset, plan.planner, plan.chosen_from) == ("tfmq", "tfmq", ())
+    assert plan.prediction is not None
+    assert plan.prediction.sqnr_db_mean == reached["tfmq"]
+
+
+def test_what_was_not_run_is_expected_by_its_sum_and_the_gain(flux_copy: Path) -> None:
+    found = tried(flux_copy)
+    assert found.step_gain_db is not None
+    assert "tfmq" not in {trial.name for trial in found.trials}
+    untried = planned(flux_copy, preset="tfmq")[0].prediction
+    (flux_copy / "trials.yaml").unlink()
+    summed = planned(flux_copy, preset="tfmq")[0].prediction
+    assert untried is not None
+    assert summed is not None
+    assert untried.sqnr_db_mean == pytest.approx(
+        (summed.sqnr_db_mean or 0.0) + found.step_gain_db, abs=0.006
+    )
 
 
 @pytest.mark.parametrize(
@@ -245,7 +261,8 @@ def test_final_latents_decide_where_there_is_a_loop(tmp_path: Path) -> None:
     untried = planned(run, preset="tfmq")[0].prediction
     assert "tfmq" not in ends
     assert untried is not None
+    assert found.step_gain_db is not None
     assert found.latent_gain_db is not None
     assert untried.latent_sqnr_db == pytest.approx(
-        (untried.sqnr_db_mean or 0.0) + found.latent_gain_db, abs=0.006
+        (untried.sqnr_db_mean or 0.0) - found.step_gain_db + found.latent_gain_db, abs=0.011
     )

@@ -8,7 +8,14 @@ from statistics import mean, stdev
 
 import pytest
 
-from segquant_trt.plan import Candidate, PlanRequest, choose, decisions_sha256, latent_gain_db
+from segquant_trt.plan import (
+    Candidate,
+    PlanRequest,
+    choose,
+    decisions_sha256,
+    latent_gain_db,
+    step_gain_db,
+)
 from segquant_trt.records import Prediction, QuantPlan
 from segquant_trt.records.trials import Trial, Trials
 
@@ -30,6 +37,7 @@ def candidate(name: str, cost_ms: float = 1.0, expected_db: float = 40.0, **told
 
 def trials(
     *done: tuple[Candidate, Sequence[float]],
+    step_gain: float | None = None,
     gain: float | None = None,
     latents: bool = True,
     in_steps: dict[str, float] | None = None,
@@ -40,12 +48,13 @@ def trials(
         compared="final latents" if latents else "recorded samples",
         seeds=tuple(range(len(done[0][1]))),
         scheduler_steps=20,
+        step_gain_db=step_gain,
         latent_gain_db=gain,
         trials=tuple(
             Trial(
                 name=c.name,
                 decisions_sha256=decisions_sha256(c.plan),
-                sqnr_db_mean=(in_steps or {}).get(c.name),
+                sqnr_db_mean=(in_steps or {}).get(c.name, 50.0),
                 decibels=tuple(decibels),
             )
             for c, decibels in done
@@ -128,30 +137,37 @@ def test_the_fastest_of_those_that_reached_a_target_wins() -> None:
     assert "none reached 42 dB" in next(c.verdict for c in plan.chosen_from if c.chosen)
 
 
-def test_trials_without_steps_say_nothing_about_a_target() -> None:
-    request = replace(REQUEST, target_sqnr_db=42.0)
-    plan = choose((OWN, RIVAL), trials((OWN, [40.0]), (RIVAL, [50.0])), request)
-    assert plan.chosen_from == ()
+def test_gains_are_means_over_the_reference_plans() -> None:
+    one, other = candidate("segquant", expected_db=44.0), candidate("tfmq", expected_db=39.0)
+    tried = trials(
+        (one, [40.0, 41.0]), (other, [38.0, 37.0]), in_steps={"segquant": 46.5, "tfmq": 39.5}
+    )
+    assert step_gain_db([one], tried.trials) == 2.5
+    assert step_gain_db([other, one], tried.trials) == 1.5
+    assert latent_gain_db([one], tried.trials) == -3.5
+    assert latent_gain_db([other, one], tried.trials) == -2.5
 
 
-def test_the_gain_of_one_plan_serves_all() -> None:
-    reference = candidate("segquant", expected_db=44.0)
-    known = trials((reference, [40.0, 41.0]))
-    gain = latent_gain_db([reference], known.trials)
-    assert gain == -3.5
+def test_a_plan_that_was_not_run_is_expected_to_gain_like_others() -> None:
+    known = trials((RIVAL, [40.0, 41.0]), step_gain=1.5, gain=-3.5)
     other = candidate("tfmq", expected_db=39.0)
-    both = trials((reference, [40.0, 41.0]), (other, [38.0, 37.0]))
-    assert latent_gain_db([other, reference], both.trials) == -2.5
-    plan = choose((other,), replace(known, latent_gain_db=gain), REQUEST)
+    plan = choose((other,), known, REQUEST)
     assert plan.prediction is not None
-    assert plan.prediction.latent_sqnr_db == 35.5
+    assert (plan.prediction.sqnr_db_mean, plan.prediction.latent_sqnr_db) == (40.5, 35.5)
     assert plan.chosen_from == ()
-    tried = choose((reference,), replace(both, latent_gain_db=gain), REQUEST)
-    assert tried.prediction is not None
-    assert tried.prediction.latent_sqnr_db == 40.5  # the gain is for those that were not run
-    alone = choose((other,), None, REQUEST)
-    assert alone.prediction is not None
-    assert alone.prediction.latent_sqnr_db is None
+
+
+def test_a_plan_that_was_run_is_expected_to_do_it_again() -> None:
+    known = trials((RIVAL, [40.0, 41.0]), step_gain=9.0, gain=9.0, in_steps={"segquant": 46.5})
+    plan = choose((RIVAL,), known, REQUEST)
+    assert plan.prediction is not None
+    assert (plan.prediction.sqnr_db_mean, plan.prediction.latent_sqnr_db) == (46.5, 40.5)
+
+
+def test_without_trials_the_scores_are_believed() -> None:
+    plan = choose((RIVAL,), None, REQUEST)
+    assert plan.prediction is not None
+    assert (plan.prediction.sqnr_db_mean, plan.prediction.latent_sqnr_db) == (40.0, None)
 
 
 def test_recorded_samples_are_no_latents() -> None:
@@ -164,4 +180,5 @@ def test_recorded_samples_are_no_latents() -> None:
     assert [c.latent_db for c in plan.chosen_from] == [None, None]
     assert [c.measured_db for c in plan.chosen_from] == [35.0, 36.1]
     assert plan.prediction is not None
+    assert plan.prediction.sqnr_db_mean == 36.1
     assert plan.prediction.latent_sqnr_db is None

@@ -71,14 +71,16 @@ def test_inspect_tells_plans_and_trials(tmp_path: Path) -> None:
         compared="final latents",
         seeds=(0, 1),
         scheduler_steps=20,
+        step_gain_db=0.7,
         latent_gain_db=-3.2,
         trials=(
-            Trial(name="auto", decisions_sha256=SHA, sqnr_db_mean=None, decibels=(40.0, 41.0)),
+            Trial(name="auto", decisions_sha256=SHA, sqnr_db_mean=43.5, decibels=(40.0, 41.0)),
         ),
     )
     write_record(tmp_path / "trials.yaml", trials)
     told = describe(tmp_path / "trials.yaml").as_dict()
     assert told["kind"] == "trials of plans"
+    assert told["properties"]["gain of steps, dB"] == 0.7
     assert told["properties"]["gain of latents, dB"] == -3.2
     assert told["tables"]["plans"][0]["mean, dB"] == 40.5
-    assert told["tables"]["plans"][0]["per step, dB"] is None
+    assert told["tables"]["plans"][0]["per step, dB"] == 43.5
