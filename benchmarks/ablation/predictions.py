@@ -6,12 +6,15 @@ RUN are folders of finished compilations, scored with the same weight bits. Ever
 made anew, and run by its runtime on trial seeds, as compiling it would, and on fresh ones, which
 are the measurement. Three expectations are held against it: that of a compilation, which has tried
 its plan; what the scores add up to, with the model's two gains from its reference plans; and the
-same sums without a gain. Exits with 1 where that of a compilation is off by more than its bound.
+same sums without a gain. FILE keeps its rows of other models and bits; in the end the largest
+deviations of all rows are told. Exits with 1 where the expectation of a compilation is off by more
+than its bound.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -148,6 +151,36 @@ def told(row: Row) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def summary(rows: Sequence[Row]) -> Iterator[str]:
+    """Lines of a table: the largest deviations, by bits of the weights."""
+    yield (
+        "| weights | plans | per step: sum | sum, gain | as tried | final latent: sum, gain | "
+        "as tried | out of bounds: sum, gain | as tried |"
+    )
+    yield f"|{'---|' * 9}"
+    for bits in sorted({row.weight_bits for row in rows}, reverse=True):
+        own = [row for row in rows if row.weight_bits == bits]
+        worst = [
+            max(abs(row.summed_db - row.measured_db) for row in own),
+            max(abs(row.gained_db - row.measured_db) for row in own),
+            max(abs(row.tried_db - row.measured_db) for row in own),
+            max(abs(row.latent_gained_db - row.latent_measured_db) for row in own),
+            max(abs(row.latent_tried_db - row.latent_measured_db) for row in own),
+        ]
+        out = sum(not row.gained_within for row in own), sum(not row.within for row in own)
+        cells = (f"{bits} bits", len(own), *(f"{value:.1f}" for value in worst), *out)
+        yield f"| {' | '.join(map(str, cells))} |"
+
+
+def kept_rows(path: Path | None, rows: Sequence[Row]) -> list[Row]:
+    """`rows`, behind those of other models and bits that the file at `path` has."""
+    if path is None or not path.exists():
+        return list(rows)
+    new = {(row.model, row.weight_bits) for row in rows}
+    known = [Row(**row) for row in json.loads(path.read_text())["rows"]]
+    return [row for row in known if (row.model, row.weight_bits) not in new] + list(rows)
+
+
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -171,6 +204,8 @@ def main() -> int:
         for row in examine(run, options):
             print(told(row), flush=True)
             rows.append(row)
+    rows = kept_rows(arguments.json, rows)
+    print("\n" + "\n".join(summary(rows)))
     if arguments.json is not None:
         record = {
             "hardware": hardware(),

@@ -26,7 +26,7 @@ from segquant_trt.cli.stage import run_stage
 def command(as_json: bool, **given: Any) -> None:
     """Run the plans that compete for `auto` on seeds of their own, into RUN/trials.yaml.
 
-    `plan` chooses among them by what they did; it makes its own choice by expectations where
-    they were not run.
+    `plan` chooses among them by what they did, and expects what was tried to do it again; where
+    nothing was run it chooses by what the scores add up to. Of another preset its one plan is run.
     """
     run_stage("trial", given, as_json=as_json)
