@@ -1,0 +1,1 @@
+"""TensorRT: the GPU target, in its data-centre and its RTX edition."""
