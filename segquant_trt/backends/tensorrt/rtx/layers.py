@@ -22,7 +22,7 @@ from segquant_trt.records.layer_report import Layer, TensorUse
 _LINE = re.compile(
     r"Name: (?P<name>.*?), LayerType: (?P<kind>\w*), Inputs: (?P<inputs>\[.*?\]), "
     r"Constants: (?P<constants>\[.*?\]), Outputs: (?P<outputs>\[.*?\]), "
-    r"TacticName: (?P<tactic>.*?), StreamId: -?\d+, Metadata: (?P<metadata>.*)"
+    r"TacticName: (?P<tactic>.*?), StreamId: -?\d+(?:, \w+: -?\d+)*, Metadata: (?P<metadata>.*)"
 )
 _TENSOR = re.compile(
     r"\{ Name: (?P<name>.*?), Dimensions: \[(?P<dims>[-\d,]*)\](?:, Strides: \[[-\d,]*\])?"

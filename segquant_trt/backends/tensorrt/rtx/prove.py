@@ -15,7 +15,7 @@ from segquant_trt.records.layer_report import Layer, LayerReport, TensorUse
 
 Precision = Literal["int8", "fp8"]
 
-PRODUCT_KINDS = frozenset({"gemm", "conv", "correlation"})
+PRODUCT_KINDS = frozenset({"gemm", "correlation"})
 _EIGHT_BITS: dict[str, Precision] = {"int8": "int8", "float8_e4m3fn": "fp8"}
 
 
