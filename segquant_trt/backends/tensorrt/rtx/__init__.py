@@ -9,13 +9,13 @@ Numbers that ONNX Runtime cannot show
     A `gemm` writes its result in the graph's float type *before* any scale per channel. What it
     multiplies by itself is one float32 number, `alpha`:
 
-    ==========================================  ============  =======================================
-    weight scales of a linear                   alpha         epilogue, in the graph's float type
-    ==========================================  ============  =======================================
-    one per channel, s_w[N]                     1             times s_x * s_w[N], multiplied and
-                                                              rounded in the graph's type
-    one for all, s_w, and Mul by rel[N] after   s_x * s_w     times rel[N]
-    ==========================================  ============  =======================================
+    ==========================================  =========  =====================================
+    weight scales of a linear                   alpha      epilogue, in the graph's float type
+    ==========================================  =========  =====================================
+    one per channel, s_w[N]                     1          times s_x * s_w[N], multiplied and
+                                                           rounded in the graph's type
+    one for all, s_w, and Mul by rel[N] after   s_x * s_w  times rel[N]
+    ==========================================  =========  =====================================
 
     So in FP16 the plain form hands on the sums of the codes themselves, 127 * 127 * K at worst,
     which overflow above 65504 unless the second stage fuses the scale in; and s_x * s_w[N] below
