@@ -47,6 +47,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("report", "Write the report as one HTML file."),
     Entry("inspect", "Show what a record, graph or bundle holds."),
     Entry("generate", "Make images with a bundle, beside the float model's."),
+    Entry("package", "Write what a server needs to serve a bundle."),
     Entry("costs", "Time what treatments cost on this machine, for --costs local."),
     Entry("doctor", "Say what this machine can do, and what to install for the rest."),
 )

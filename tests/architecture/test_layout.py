@@ -18,7 +18,7 @@ ROOT_ENTRIES = {
 MODULES = {"__init__.py", "errors.py", "py.typed"}
 PACKAGES = {
     "records", "graph", "schemes", "models", "backends", "export", "calibrate", "analyze", "score",
-    "plan", "rewrite", "build", "verify", "bench", "report", "serve", "cli", "pipeline",
+    "plan", "rewrite", "build", "verify", "bench", "report", "serve", "package", "cli", "pipeline",
 }  # fmt: skip
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "stuff", "tools"}
 SOURCES = {".py", ".cu", ".cuh", ".cpp", ".h", ".sh", ".js", ".css", ".j2"}

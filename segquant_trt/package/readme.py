@@ -1,0 +1,115 @@
+"""The README of a repository that serves a bundle on CPUs."""
+
+from __future__ import annotations
+
+from segquant_trt.package.markdown import axis_table, code, tensor_table
+from segquant_trt.package.options import ServingOptions
+from segquant_trt.package.repository import CLIENT, EXAMPLE, VERSION
+from segquant_trt.package.server_image import PORTS, SERVER_IMAGE
+from segquant_trt.package.tensors import Batching
+from segquant_trt.records import Manifest
+
+
+def bundle_readme(
+    name: str,
+    manifest: Manifest,
+    batching: Batching,
+    options: ServingOptions,
+    *,
+    max_batch_size: int,
+) -> str:
+    """The text, in Markdown."""
+    runtime = manifest.versions["onnxruntime"]
+    parts = (
+        f"# {name}: a Triton model repository",
+        f"It serves a quantised denoiser (`{manifest.class_name}`, compiled from "
+        f"`{manifest.source}`) on CPUs: Triton's Python backend runs "
+        f"`{name}/{VERSION}/model.py`, which needs NumPy and ONNX Runtime and nothing else.",
+        "## Run it",
+        code(
+            f'docker run --rm --shm-size 1g {PORTS} \\\n    -v "$PWD":/models:ro {SERVER_IMAGE} \\\n'
+            f"    bash -c 'pip install onnxruntime=={runtime} && "
+            "tritonserver --model-repository=/models'"
+        ),
+        "or, with a `tritonserver` that has the Python backend, and with "
+        f"`onnxruntime=={runtime}` installed for its Python:",
+        code('tritonserver --model-repository="$PWD"'),
+        "Then, from anywhere (`--protocol grpc` for the other port):",
+        code(f"pip install 'tritonclient[all]'\npython {CLIENT} --protocol http"),
+        f"`{CLIENT}` sends `{EXAMPLE}`; `Denoiser` in it is a client for your own code. It "
+        "takes the arrays that the denoiser itself takes.",
+        "## Inputs and output",
+        tensor_table((*manifest.inputs, manifest.output), batching),
+        axis_table(manifest.axes),
+        *_shared(batching, max_batch_size),
+        "Anything else is refused by name; the server goes on.",
+        "## What is served",
+        *_graphs(manifest),
+        *_batches(manifest, options, max_batch_size),
+        f"Answers are those of `segquant_trt.load(bundle).run(...)`, to the bit, where ONNX "
+        f"Runtime is {runtime} and the processor the same. The model is checked against its "
+        "sha256 when it is loaded.",
+        *_tuning(manifest, options),
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _shared(batching: Batching, max_batch_size: int) -> list[str]:
+    if not max_batch_size:
+        return ["The server does not batch: shapes are those of the denoiser itself."]
+    found = [f"One request has at most {max_batch_size} samples."]
+    if batching.shared:
+        names = ", ".join(f"`{name}`" for name in batching.shared)
+        found.append(
+            f"The denoiser shares {names} between samples. A server that batches wants a row per "
+            f"sample: send the same one for each (`{CLIENT}` does)."
+        )
+    return found
+
+
+def _graphs(manifest: Manifest) -> list[str]:
+    frozen, hoisted = manifest.frozen, manifest.hoisted
+    found = []
+    if frozen is not None:
+        other = (
+            "any other runs `fallback.onnx`, which is opened (and takes its memory) when the first "
+            "such request comes"
+            if frozen.fallback
+            else "any other is an error that lists the steps"
+        )
+        found.append(
+            f"Frozen to the {len(frozen.timesteps)} timesteps of `{frozen.schedule}`: "
+            f"requests at these read tables, {other}. A request with a sample at another step "
+            "goes there as a whole, and takes no other request with it."
+        )
+    if hoisted is not None:
+        found.append(
+            "What the prompt alone decides is computed by `prompt.onnx`, once per prompt, and "
+            "remembered for the last few prompts by the content of "
+            f"{', '.join(f'`{name}`' for name in hoisted.inputs)}: no answer depends on what was "
+            "asked before. Requests are therefore not put into common batches."
+        )
+    return found or ["One graph, `model.onnx`, for all timesteps and prompts."]
+
+
+def _batches(manifest: Manifest, options: ServingOptions, max_batch_size: int) -> list[str]:
+    if not options.dynamic_batching or manifest.hoisted is not None or max_batch_size < 2:
+        return ["Every request is computed on its own, one after the other in each instance."]
+    return [
+        "Requests that wait are computed in one batch where their sizes and shared inputs agree "
+        f"(dynamic batching, delay {options.queue_delay_us} us). Kernels may be chosen by batch "
+        "size, so that a sample's last bits can depend on its batch; on the processors that we "
+        "tried they do not. `--no-dynamic-batching` rules it out."
+    ]
+
+
+def _tuning(manifest: Manifest, options: ServingOptions) -> list[str]:
+    threads = "all cores" if not options.threads else f"{options.threads} threads"
+    found = [
+        f"{options.instances} instance(s) with {threads} each. More instances of fewer threads "
+        "(`--instances`, `--threads`) hold the model as many times, and compute as many requests "
+        "at a time."
+    ]
+    if manifest.hoisted is not None:
+        found.append(f"Every instance remembers {options.kept_prompts} prompts.")
+    return found
