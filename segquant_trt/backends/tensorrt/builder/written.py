@@ -1,0 +1,156 @@
+"""What a build leaves behind: the engine, its record, and its layers, all written atomically."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segquant_trt.backends.tensorrt.inspector import inspect_engine, parse_inspection
+from segquant_trt.errors import SegQuantError
+from segquant_trt.records.codec import to_plain
+from segquant_trt.records.engine import EngineInfo, EngineTensor, PluginLibrary
+from segquant_trt.records.files import (
+    atomic_write_bytes,
+    atomic_write_json,
+    sha256_bytes,
+    sha256_file,
+)
+from segquant_trt.records.layer_report import LayerReport
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+    from segquant_trt.backends.tensorrt.builder.request import Prepared
+    from segquant_trt.backends.tensorrt.installed import Installed
+
+# TensorRT's names of types by NumPy's or ml_dtypes'.
+DTYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "BF16": "bfloat16",
+    "FP8": "float8_e4m3fn",
+    "FP4": "float4_e2m1fn",
+    "INT8": "int8",
+    "UINT8": "uint8",
+    "INT4": "int4",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltEngine:
+    """The engine's file, its record and its layers."""
+
+    path: Path
+    info: EngineInfo
+    report: LayerReport
+
+
+def write_engine(
+    tensorrt: Installed,
+    prepared: Prepared,
+    plan: bytes,
+    plugins: Sequence[PluginLibrary],
+    seconds: float,
+) -> BuiltEngine:
+    """Write an engine with what can be said of it.
+
+    Args:
+        tensorrt: what built it.
+        prepared: from which request.
+        plan: the serialised engine.
+        plugins: libraries that it was built with.
+        seconds: how long that took.
+
+    Raises:
+        SegQuantError: TensorRT cannot read its own engine, or a file cannot be written.
+    """
+    request = prepared.request
+    engine = load_own_engine(tensorrt, plan, code=request.options.version_compatible)
+    text = inspect_engine(tensorrt.module, engine)
+    inspection = parse_inspection(text)
+    info = _info(tensorrt, prepared, plan, plugins, engine)
+    atomic_write_bytes(request.engine, plan)
+    atomic_write_bytes(request.layers_path, text.encode())
+    atomic_write_json(request.info_path, to_plain(info))
+    report = LayerReport(
+        builder="tensorrt",
+        version=tensorrt.version,
+        capability="sm_" + "".join(map(str, tensorrt.device.compute_capability)),
+        engine_bytes=len(plan),
+        weights_bytes=prepared.preview.estimate.weights_bytes,
+        scratch_bytes=info.device_memory_bytes or 0,
+        seconds=seconds,
+        layers=inspection.layers,
+        warnings=tuple(tensorrt.log.warnings),
+    )
+    return BuiltEngine(path=request.engine, info=info, report=report)
+
+
+def load_own_engine(tensorrt: Installed, plan: bytes, *, code: bool) -> trt.ICudaEngine:
+    """Deserialise what was just built here; `code`: it may carry a runtime.
+
+    Raises:
+        SegQuantError: TensorRT refuses it.
+    """
+    runtime: trt.Runtime = tensorrt.module.Runtime(tensorrt.log.logger(tensorrt.module))
+    runtime.engine_host_code_allowed = code
+    engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise SegQuantError(
+            f"TensorRT {tensorrt.version} built an engine that it cannot read: "
+            f"{tensorrt.log.reason()}",
+            hint="free memory on the GPU and build again; --verbose-log keeps all lines",
+        )
+    return engine
+
+
+def _info(
+    tensorrt: Installed,
+    prepared: Prepared,
+    plan: bytes,
+    plugins: Sequence[PluginLibrary],
+    engine: trt.ICudaEngine,
+) -> EngineInfo:
+    options, device = prepared.request.options, tensorrt.device
+    return EngineInfo(
+        tensorrt=tensorrt.version,
+        gpu=device.name,
+        compute_capability=device.capability,
+        driver=device.driver,
+        cuda=".".join(map(str, device.cuda)),
+        engine_sha256=sha256_bytes(plan),
+        engine_bytes=len(plan),
+        onnx_sha256=sha256_file(prepared.request.onnx),
+        hardware_compatibility=options.hardware_compatibility,
+        version_compatible=options.version_compatible,
+        weights_stripped=options.strip_weights,
+        weight_streaming=options.weight_streaming,
+        refit=options.refit,
+        profiles=prepared.preview.profiles,
+        tensors=engine_tensors(tensorrt.module, engine),
+        plugins=tuple(plugins),
+        device_memory_bytes=int(engine.device_memory_size_v2),
+        command=prepared.preview.command,
+    )
+
+
+def engine_tensors(module: Any, engine: trt.ICudaEngine) -> tuple[EngineTensor, ...]:
+    """Inputs and outputs of an engine, in its order."""
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    return tuple(_tensor(module, engine, name) for name in names)
+
+
+def _tensor(module: Any, engine: trt.ICudaEngine, name: str) -> EngineTensor:
+    dtype = engine.get_tensor_dtype(name).name
+    is_input = engine.get_tensor_mode(name) == module.TensorIOMode.INPUT
+    return EngineTensor(
+        name=name,
+        mode="input" if is_input else "output",
+        dtype=DTYPES.get(dtype, dtype),
+        shape=tuple(int(length) for length in engine.get_tensor_shape(name)),
+    )
