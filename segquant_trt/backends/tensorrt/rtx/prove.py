@@ -1,8 +1,8 @@
-"""Proves from the builder's report which sites are computed in 8 bits."""
+"""Proves from the builder's report which sites are computed in 8 bits, and by how many kernels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,33 +10,41 @@ import onnx
 
 from segquant_trt.backends.base import SiteProof, proof_of
 from segquant_trt.graph.qdq import coded_products, site_of
-from segquant_trt.graph.wiring import Wiring, node_name
+from segquant_trt.graph.wiring import Wiring
 from segquant_trt.records.layer_report import Layer, LayerReport, TensorUse
 
 Precision = Literal["int8", "fp8"]
 
 PRODUCT_KINDS = frozenset({"gemm", "correlation"})
+_NO_KERNEL = frozenset({"signal", "wait", "shape_call", "entry", "exit"})
 _EIGHT_BITS: dict[str, Precision] = {"int8": "int8", "float8_e4m3fn": "fp8"}
+_PROVEN = frozenset(f"{kind} {dtype} x {dtype}" for kind in PRODUCT_KINDS for dtype in _EIGHT_BITS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineProof(SiteProof):
     """How an engine computes a site; `integer` is true of INT8 and of FP8 products.
 
-    `products`: names of the layers that multiply. `around`: names of the other layers that
-    compute something of the site, as row factors, scales, biases.
+    `products`: names of the layers that multiply; sites that read the same codes may share one.
+    `before`: layers that make the products' data. `after`: those that read what they write, and
+    others that carry a name of the site's products: scales, row factors, biases, sums.
     """
 
     precision: Precision | None
     products: tuple[str, ...]
-    around: tuple[str, ...]
+    before: tuple[str, ...]
+    after: tuple[str, ...]
 
 
 def products_of(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
-    """By site, the names of the nodes with coded weights that it is computed by."""
+    """By site, the names by which the builder knows the products that it is computed by.
+
+    They are the nodes' own names, and where a node has none, the builder's word for it.
+    """
     found: dict[str, tuple[str, ...]] = {}
     for node, _ in coded_products(Wiring(model.graph)):
-        found[site_of(node)] = (*found.get(site_of(node), ()), node_name(node))
+        name = node.name or f"node_of_{node.output[0]}"
+        found[site_of(node)] = (*found.get(site_of(node), ()), name)
     return found
 
 
@@ -47,43 +55,66 @@ def prove(report: LayerReport, sites: Mapping[str, Sequence[str]]) -> dict[str, 
         report: of the builder.
         sites: by site, the ONNX names of its products, see `products_of`.
     """
-    by_node: dict[str, list[Layer]] = {}
-    for layer in report.layers:
-        for node in layer.onnx_nodes:
-            by_node.setdefault(node, []).append(layer)
-    return {site: _prove(nodes, by_node) for site, nodes in sites.items()}
+    flow = Flow(report)
+    return {site: _prove(nodes, flow) for site, nodes in sites.items()}
 
 
-def _prove(nodes: Sequence[str], by_node: Mapping[str, list[Layer]]) -> EngineProof:
-    executed = [_executing(node, by_node.get(node, [])) for node in nodes]
-    proof = proof_of(
-        [None if each is None else _word(each) for each in executed], _EIGHT.__contains__
-    )
-    products = tuple(dict.fromkeys(each.name for each in executed if each is not None))
-    around = (layer.name for node in nodes for layer in by_node.get(node, []))
-    precisions = {precision_of(each) for each in executed if each is not None}
+class Flow:
+    """Who makes, who reads and who computes what, in a report."""
+
+    def __init__(self, report: LayerReport) -> None:
+        self.of_node: dict[str, list[Layer]] = {}
+        self.maker: dict[str, Layer] = {}
+        self.readers: dict[str, list[Layer]] = {}
+        for layer in report.layers:
+            for node in layer.onnx_nodes:
+                self.of_node.setdefault(node, []).append(layer)
+            for use in layer.outputs:
+                self.maker[use.name] = layer
+            for name in dict.fromkeys(use.name for use in layer.inputs):
+                self.readers.setdefault(name, []).append(layer)
+
+    def product(self, node: str) -> Layer | None:
+        """The layer that multiplies for `node`; where none does, the first that has its name."""
+        layers = self.of_node.get(node, [])
+        own = [layer for layer in layers if layer.kind in PRODUCT_KINDS]
+        # The names of a product's own node come first, those of others folded into it after.
+        own.sort(key=lambda layer: layer.onnx_nodes.index(node))
+        return next(iter([*own, *layers]), None)
+
+    def before(self, layer: Layer) -> Iterator[Layer]:
+        """The layers that make what `layer` reads."""
+        yield from (self.maker[use.name] for use in layer.inputs if use.name in self.maker)
+
+    def after(self, layer: Layer) -> Iterator[Layer]:
+        """The layers that read what `layer` makes."""
+        for use in layer.outputs:
+            yield from self.readers.get(use.name, [])
+
+
+def _prove(nodes: Sequence[str], flow: Flow) -> EngineProof:
+    executed = [flow.product(node) for node in nodes]
+    layers = [layer for layer in executed if layer is not None]
+    words = [None if layer is None else _word(layer) for layer in executed]
+    proof = proof_of(words, _PROVEN.__contains__)
+    precisions = {precision_of(layer) for layer in layers}
+    products = tuple(dict.fromkeys(layer.name for layer in layers))
+    before = dict.fromkeys(each.name for layer in layers for each in flow.before(layer))
+    after = dict.fromkeys(each.name for layer in layers for each in flow.after(layer))
+    after |= dict.fromkeys(each.name for node in nodes for each in flow.of_node.get(node, []))
     return EngineProof(
         integer=proof.integer,
         kernel=proof.kernel,
-        precision=next(iter(precisions)) if proof.integer and len(precisions) == 1 else None,
+        precision=precisions.pop() if proof.integer and len(precisions) == 1 else None,
         products=products,
-        around=tuple(dict.fromkeys(name for name in around if name not in products)),
+        before=tuple(name for name in before if name not in products),
+        after=tuple(name for name in after if name not in products and name not in before),
     )
 
 
-def _executing(node: str, layers: Sequence[Layer]) -> Layer | None:
-    """The layer that multiplies for `node`; where none does, the first that computes any of it."""
-    own = [layer for layer in layers if layer.kind in PRODUCT_KINDS]
-    named = [layer for layer in own if layer.name.startswith(node)]
-    return next(iter([*named, *own, *layers]), None)
-
-
 def _word(layer: Layer) -> str:
-    types = " x ".join(use.dtype for use in operands(layer)) or "no operand"
-    return f"{layer.kind} {types}"
-
-
-_EIGHT = frozenset(f"{kind} {dtype} x {dtype}" for kind in PRODUCT_KINDS for dtype in _EIGHT_BITS)
+    types = " x ".join(use.dtype for use in operands(layer))
+    return f"{layer.kind} {types}".rstrip()
 
 
 def operands(layer: Layer) -> tuple[TensorUse, ...]:
@@ -93,8 +124,61 @@ def operands(layer: Layer) -> tuple[TensorUse, ...]:
 
 
 def precision_of(layer: Layer) -> Precision | None:
-    """The 8-bit type that a product multiplies in; None where it is none or no product."""
+    """The 8-bit type that a product multiplies in; None where it is none, or no product."""
     types = {use.dtype for use in operands(layer)}
     if layer.kind not in PRODUCT_KINDS or len(types) != 1:
         return None
     return _EIGHT_BITS.get(next(iter(types)))
+
+
+def kernels(report: LayerReport) -> tuple[Layer, ...]:
+    """The layers that run on the GPU: neither shape computations nor signals between streams."""
+    return tuple(layer for layer in report.layers if layer.kind not in _NO_KERNEL)
+
+
+def kernels_per_block(
+    report: LayerReport, block_of: Callable[[str], str | None]
+) -> dict[str | None, int]:
+    """How many kernels each block of the model takes.
+
+    A kernel belongs to the block of its first named node that has one; one without names, which
+    only moves data, goes with the layer that it reads from.
+
+    Args:
+        report: of the builder.
+        block_of: the block of an ONNX node, or None.
+    """
+    flow = Flow(report)
+    counts: dict[str | None, int] = {}
+    known: dict[str, str | None] = {}
+    for layer in kernels(report):
+        blocks = (block_of(node) for node in layer.onnx_nodes)
+        found = next((block for block in blocks if block is not None), None)
+        if not layer.onnx_nodes:
+            found = next((known.get(each.name) for each in flow.before(layer)), None)
+        known[layer.name] = found
+        counts[found] = counts.get(found, 0) + 1
+    return counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusedAttention:
+    """One kernel for scores, softmax and values; `dtype` of the query that it reads."""
+
+    layer: str
+    dtype: str
+    nodes: tuple[str, ...]
+
+
+def fused_attention(report: LayerReport) -> tuple[FusedAttention, ...]:
+    """The attentions whose scores never reach memory."""
+    return tuple(
+        FusedAttention(layer=layer.name, dtype=layer.inputs[0].dtype, nodes=layer.onnx_nodes)
+        for layer in report.layers
+        if is_attention(layer)
+    )
+
+
+def is_attention(layer: Layer) -> bool:
+    """Whether a layer is a fused attention."""
+    return layer.kind == "kgen" and layer.name.startswith("_gemm_mha")
