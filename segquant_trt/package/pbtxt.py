@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 
 Scalar = bool | int | float | str
@@ -49,5 +48,11 @@ def _scalar(value: object) -> str:
     if isinstance(value, (int, float)):
         return repr(value)
     if isinstance(value, str):
-        return json.dumps(value)  # its escapes are a subset, but for \\uXXXX outside ASCII
+        return f'"{"".join(map(_character, value.encode()))}"'
     raise TypeError(f"{value!r} has no place in a text message")
+
+
+def _character(byte: int) -> str:
+    """Printable ASCII as it is, everything else in octal."""
+    plain = 0x20 <= byte < 0x7F and byte not in b'"\\'
+    return chr(byte) if plain else f"\\{byte:03o}"

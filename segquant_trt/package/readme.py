@@ -27,7 +27,8 @@ def bundle_readme(
         f"`{name}/{VERSION}/model.py`, which needs NumPy and ONNX Runtime and nothing else.",
         "## Run it",
         code(
-            f'docker run --rm --shm-size 1g {PORTS} \\\n    -v "$PWD":/models:ro {SERVER_IMAGE} \\\n'
+            f"docker run --rm --shm-size 1g {PORTS} \\\n"
+            f'    -v "$PWD":/models:ro {SERVER_IMAGE} \\\n'
             f"    bash -c 'pip install onnxruntime=={runtime} && "
             "tritonserver --model-repository=/models'"
         ),

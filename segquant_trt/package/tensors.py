@@ -9,6 +9,8 @@ from segquant_trt.errors import SegQuantError
 from segquant_trt.package.pbtxt import Message, Word
 from segquant_trt.records import TensorSpec
 
+SAMPLES = "batch"  # the axis of samples, in every family
+
 _TYPES = {
     "bool": "TYPE_BOOL",
     "uint8": "TYPE_UINT8",
@@ -26,6 +28,7 @@ _TYPES = {
 class Batching:
     """`axis` is the first one of the output and of every input but the `shared` ones.
 
+    The shared ones lack it.
     A server that batches takes shared inputs once per sample. Without an axis it does not batch.
     """
 
@@ -35,13 +38,13 @@ class Batching:
 
 def batching_of(inputs: Sequence[TensorSpec], output: TensorSpec) -> Batching:
     """Which inputs have a row per sample."""
-    axis = output.shape[0] if output.shape else None
-    if not isinstance(axis, str):
+    shared = tuple(spec.name for spec in inputs if SAMPLES not in spec.shape)
+    leads = all(
+        spec.shape[:1] == (SAMPLES,) for spec in (*inputs, output) if spec.name not in shared
+    )
+    if not leads or len(shared) == len(inputs):
         return Batching(axis=None)
-    if any(axis in spec.shape[1:] for spec in (*inputs, output)):
-        return Batching(axis=None)
-    shared = tuple(spec.name for spec in inputs if axis not in spec.shape)
-    return Batching(axis=axis if len(shared) < len(inputs) else None, shared=shared)
+    return Batching(axis=SAMPLES, shared=shared)
 
 
 def data_type(spec: TensorSpec) -> Word:
