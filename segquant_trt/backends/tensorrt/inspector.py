@@ -184,7 +184,7 @@ def prove_sites(report: LayerReport, sites: Mapping[str, Sequence[str]]) -> dict
 def _named_alike(layer: Layer) -> Layer:
     kind = product_kind(layer)
     weights = [use for use in layer.constants if len(use.dims) > 1]
-    if kind == layer.kind or kind not in _KINDS or len((*layer.inputs, *weights)) != 1:
+    if kind not in _KINDS or len((*layer.inputs, *weights)) != 1:
         return replace(layer, kind=kind)
     # Layers of their own form do not list every weight. Both operands of a strongly typed
     # product have one type, so that of the other operand is known.

@@ -7,6 +7,7 @@ its kind (1 PTX, 2 machine code), header bytes, payload bytes, and at byte 28 th
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import struct
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ _FATBIN = struct.Struct("<IHHQ")
 _ENTRY = struct.Struct("<HHIQIIHHI")
 _FATBIN_MAGIC = 0xBA55ED50
 _PTX = 1
+_ENTRY_POINTS = (b"\0getCreators\0", b"\0getPluginCreators\0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +70,20 @@ def load_libraries(
         tensorrt.log.clear()
         handle = registry.load_library(str(path.resolve()))
         if handle is None:
+            # TensorRT says nothing of why `dlopen` failed.
+            reason = _loading_error(path) or tensorrt.log.reason()
             raise SegQuantError(
-                f"plugin library {path} cannot be loaded: {tensorrt.log.reason()}",
+                f"plugin library {path} cannot be loaded: {reason}",
                 hint="build it again for this machine and this TensorRT: segquant-trt plugin build",
             )
+
+
+def _loading_error(path: Path) -> str | None:
+    try:
+        ctypes.CDLL(str(path.resolve()))
+    except OSError as error:
+        return str(error)
+    return None
 
 
 def _checked(path: Path, device: Device) -> PluginLibrary:
@@ -83,6 +95,11 @@ def _checked(path: Path, device: Device) -> PluginLibrary:
             hint="build it with `segquant-trt plugin build`, or correct the path",
         ) from error
     _check_processor(path, data)
+    if not any(name in data for name in _ENTRY_POINTS):
+        raise SegQuantError(
+            f"plugin library {path} brings no TensorRT plugin: it has no function getCreators",
+            hint="give the .so file that `segquant-trt plugin build` wrote",
+        )
     codes = list(device_codes(data))
     if codes and not any(code.runs_on(device.compute_capability) for code in codes):
         made_for = ", ".join(sorted({f"sm_{code.architecture}" for code in codes}))
