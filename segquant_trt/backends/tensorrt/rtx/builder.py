@@ -18,7 +18,7 @@ import onnx
 
 from segquant_trt.backends.tensorrt.rtx.capability import check_capabilities
 from segquant_trt.backends.tensorrt.rtx.report import report_of
-from segquant_trt.backends.tensorrt.rtx.shapes import Profile
+from segquant_trt.backends.tensorrt.rtx.shapes import Profile, check_profiles
 from segquant_trt.errors import MissingDependencyError, SegQuantError
 from segquant_trt.records.child import child_environment
 from segquant_trt.records.layer_report import LayerReport
@@ -93,13 +93,16 @@ def build_each(
 
     Raises:
         MissingDependencyError: TensorRT-RTX is not installed.
-        SegQuantError: a capability that it does not build for, FP8 on a GPU without it, a graph
-            that its parser or builder refuses (with the first error and its node), or a crash.
+        SegQuantError: a capability that it does not build for, FP8 on a GPU without it, profiles
+            that do not fit, a graph that its parser or builder refuses (with the first error and
+            its node), or a crash.
     """
     if available() is None:
         raise MissingDependencyError(_MODULE, extra="rtx", why="building for TensorRT-RTX")
     data = model if isinstance(model, bytes) else _read(model)
-    check_capabilities(capabilities, _graph(data, model))
+    graph = _graph(data, model)
+    check_capabilities(capabilities, graph)
+    check_profiles(profiles, graph)
     progress = Silent() if progress is None else progress
     with tempfile.TemporaryDirectory(prefix="segquant-rtx-") as scratch:
         place = Path(scratch)

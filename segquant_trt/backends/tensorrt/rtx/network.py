@@ -17,7 +17,10 @@ from segquant_trt.errors import SegQuantError
 OnStep = Callable[[int, int], None]
 _LETTERS = "FEWIV"  # of the severities, 0 to 4
 _ERROR, _WARNING = 1, 2
-_REFUSED = "this graph cannot be built as it is; choose another plan, or report the message"
+_REFUSED = (
+    "graphs that it builds come from plans whose target is 'tensorrt-rtx'; if this is one of them, "
+    "keep the named site in float and report the message"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,7 @@ def build_in_process(
     log.errors.clear()
     builder = trt.Builder(log)
     for library in job.plugins:
-        builder.get_plugin_registry().load_library(str(library))
+        _load(builder, log, library)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     if not parser.parse(job.model.read_bytes(), str(job.origin)):
@@ -79,6 +82,15 @@ def build_in_process(
     if engine is None:
         raise _build_error(log, capability)
     return bytes(engine), time.perf_counter() - started
+
+
+def _load(builder: Any, log: Any, library: Path) -> None:
+    if builder.get_plugin_registry().load_library(str(library)) is None:
+        reason = _cause(log.errors[0]) if log.errors else "no reason given"
+        raise SegQuantError(
+            f"TensorRT-RTX cannot load the plugin library {library}: {reason}",
+            hint="check the path, and that it was compiled for TensorRT-RTX and this machine",
+        )
 
 
 def _member(capability: str) -> str:
@@ -119,15 +131,25 @@ def _monitor(trt: Any, on_step: OnStep) -> Any:
 
 def _parse_error(parser: Any, log: Any, model: Path) -> SegQuantError:
     if parser.num_errors == 0:
-        reason = log.errors[0] if log.errors else "no reason given"
+        reason = _cause(log.errors[0]) if log.errors else "no reason given"
         return SegQuantError(f"TensorRT-RTX cannot read {model}: {reason}", hint=_REFUSED)
     error = parser.get_error(0)
     where = f" at node '{error.node_name()}' ({error.node_operator()})" if error.node_name() else ""
-    return SegQuantError(f"TensorRT-RTX refuses the graph{where}: {error.desc()}", hint=_REFUSED)
+    return SegQuantError(
+        f"TensorRT-RTX refuses the graph{where}: {_cause(error.desc())}", hint=_REFUSED
+    )
 
 
 def _build_error(log: Any, capability: str) -> SegQuantError:
-    reason = log.errors[0] if log.errors else "the builder gave no reason"
+    reason = _cause(log.errors[0]) if log.errors else "the builder gave no reason"
     return SegQuantError(
         f"TensorRT-RTX cannot build the graph for {capability}: {reason}", hint=_REFUSED
     )
+
+
+def _cause(message: str) -> str:
+    """The line that says why: others name the node again, or that there is no GPU."""
+    lines = [line.strip() for line in message.split("\n") if line.strip()]
+    telling = [line for line in lines if not line.startswith("Invalid Node")]
+    telling = [line for line in telling if "cudaError" not in line]
+    return next(iter([*telling, *lines]), "no reason given")
