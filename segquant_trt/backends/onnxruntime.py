@@ -138,6 +138,33 @@ def literal_session(model_path: Path, *, threads: int | None = None) -> Runner:
     return _Session(_session(model_path.read_bytes(), options, str(model_path)))
 
 
+class ProfilingSession:
+    """A graph whose every call is entered into a profile, node by node.
+
+    Args:
+        model_path: a float or a rewritten graph.
+        folder: where its external data is.
+        prefix: of the profile's path.
+
+    Raises:
+        SegQuantError: the runtime refuses the graph.
+    """
+
+    def __init__(
+        self, model_path: Path, folder: Path, prefix: Path, *, threads: int | None = None
+    ) -> None:
+        options = _options(folder, threads)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(prefix)
+        self._session = _rewritten(model_path, options)
+        runner = _Session(self._session)
+        self.inputs, self.run = runner.inputs, runner.run
+
+    def finish(self) -> Path:
+        """End the profile; where it was written."""
+        return Path(self._session.end_profiling())
+
+
 class _Session:
     def __init__(self, session: Any) -> None:
         self._session = session

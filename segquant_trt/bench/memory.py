@@ -56,10 +56,11 @@ def _main(parent_pid: str, target: str, model: str, folder: str, inputs: str) ->
         backend = next(backend for backend in BACKENDS if backend.target == target)
         opened = open_whole(Path(model), Path(folder) / PROMPT, backend.open)
         opened.run(load_file(inputs))
-    sys.stdout.write(f"{_peak_resident_bytes()}\n")
+    sys.stdout.write(f"{peak_resident_bytes()}\n")
 
 
-def _peak_resident_bytes() -> int:
+def peak_resident_bytes() -> int:
+    """Most bytes of memory that this process has held since it was started."""
     # Not ru_maxrss: that counts the parent's memory up to exec as the child's own.
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):

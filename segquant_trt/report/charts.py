@@ -1,50 +1,17 @@
-"""Charts as inline SVG that follow the page's light or dark theme; equal data, equal bytes."""
+"""Charts of one run: steps, latency, sizes, sites."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segquant_trt.records import StepFigure
+from segquant_trt.report.drawing import ACCENT, FLOAT, MUTED, RULE, WARN, bare, drawing, svg_of
 from segquant_trt.report.numerals import decibels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# Drawn in colours that nothing else uses, then replaced by the page's CSS variables.
-_INK, _MUTED, _RULE, _ACCENT, _FLOAT, _WARN = (f"#0a0b0{digit}" for digit in range(6))
-_VARIABLES = {
-    _INK: "var(--ink)",
-    _MUTED: "var(--muted)",
-    _RULE: "var(--rule)",
-    _ACCENT: "var(--accent)",
-    _FLOAT: "var(--float)",
-    _WARN: "var(--warn)",
-}
-_STYLE = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.family": "sans-serif",
-    "font.size": 9.0,
-    "text.color": _INK,
-    "axes.labelcolor": _MUTED,
-    "axes.edgecolor": _RULE,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": _RULE,
-    "ytick.color": _RULE,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _MUTED,
-    "grid.color": _RULE,
-    "grid.linewidth": 0.6,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,22 +31,22 @@ def steps_chart(steps: Sequence[StepFigure]) -> str:
     values = [step.sqnr_db for step in ordered]
     floor = [(step.timestep, step.sqnr_db_float16) for step in ordered]
     known = [(time, db) for time, db in floor if db is not None]
-    with _figure("steps", 9.6, 3.3) as (figure, axes):
+    with drawing("steps", 9.6, 3.3) as (figure, axes):
         lowest = min(0.0, *values)
         highest = max(*values, *(db for _, db in known), lowest + 1.0)
         crowded = bool(known) and abs(known[0][1] - values[0]) < 0.09 * (highest - lowest)
         below = crowded and known[0][1] < values[0]
         if known:
-            axes.plot(*zip(*known, strict=True), color=_FLOAT, linewidth=1.4, linestyle=(0, (4, 2)))
-            axes.scatter(*zip(*known, strict=True), color=_FLOAT, s=7)
-            _name_line(axes, known[0], "float16 noise floor", _MUTED, below=below)
-        axes.fill_between(times, values, lowest, color=_ACCENT, alpha=0.12, linewidth=0)
-        axes.plot(times, values, color=_ACCENT, linewidth=2.2)
-        axes.scatter(times, values, color=_ACCENT, s=16, zorder=3)
-        _name_line(axes, (times[0], values[0]), "quantised", _ACCENT, below=crowded and not below)
+            axes.plot(*zip(*known, strict=True), color=FLOAT, linewidth=1.4, linestyle=(0, (4, 2)))
+            axes.scatter(*zip(*known, strict=True), color=FLOAT, s=7)
+            _name_line(axes, known[0], "float16 noise floor", MUTED, below=below)
+        axes.fill_between(times, values, lowest, color=ACCENT, alpha=0.12, linewidth=0)
+        axes.plot(times, values, color=ACCENT, linewidth=2.2)
+        axes.scatter(times, values, color=ACCENT, s=16, zorder=3)
+        _name_line(axes, (times[0], values[0]), "quantised", ACCENT, below=crowded and not below)
         _mark_worst(axes, times, values)
         _frame_steps(axes, times, [*values, *(db for _, db in known)])
-        return _svg(figure, "steps", "SQNR in decibels over timesteps")
+        return svg_of(figure, "steps", "SQNR in decibels over timesteps")
 
 
 def _frame_steps(axes: Axes, times: Sequence[float], values: Sequence[float]) -> None:
@@ -111,13 +78,13 @@ def _mark_worst(axes: Axes, times: Sequence[float], values: Sequence[float]) -> 
     if len(values) < 2:
         return
     worst = min(range(len(values)), key=values.__getitem__)
-    axes.scatter([times[worst]], [values[worst]], s=64, facecolor="none", edgecolor=_WARN, zorder=4)
+    axes.scatter([times[worst]], [values[worst]], s=64, facecolor="none", edgecolor=WARN, zorder=4)
     axes.annotate(
         f"worst {decibels(values[worst])}",
         (times[worst], values[worst]),
         xytext=(0, -15),
         textcoords="offset points",
-        color=_WARN,
+        color=WARN,
         ha="right" if worst > 0.85 * len(values) else "left" if worst < 2 else "center",
         fontweight="bold",
     )
@@ -125,20 +92,20 @@ def _mark_worst(axes: Axes, times: Sequence[float], values: Sequence[float]) -> 
 
 def bar_chart(name: str, title: str, bars: Sequence[Bar]) -> str:
     """Horizontal bars from zero; the first (float) is grey, the others are in the accent."""
-    with _figure(name, 3.6, 0.42 + 0.36 * len(bars)) as (figure, axes):
+    with drawing(name, 3.6, 0.42 + 0.36 * len(bars)) as (figure, axes):
         furthest = max(max((bar.value, *bar.ticks)) for bar in bars) or 1.0
         for row, bar in enumerate(bars):
-            color = _FLOAT if row == 0 else _ACCENT
+            color = FLOAT if row == 0 else ACCENT
             axes.barh(row, bar.value, height=0.62, color=color)
-            axes.hlines(row, bar.value, (bar.value, *bar.ticks)[-1], color=_MUTED, linewidth=0.8)
-            axes.vlines(bar.ticks, row - 0.2, row + 0.2, color=_MUTED, linewidth=1.2)
+            axes.hlines(row, bar.value, (bar.value, *bar.ticks)[-1], color=MUTED, linewidth=0.8)
+            axes.vlines(bar.ticks, row - 0.2, row + 0.2, color=MUTED, linewidth=1.2)
             end = max((bar.value, *bar.ticks))
             axes.text(end + 0.03 * furthest, row, bar.text, va="center", fontweight="bold")
         axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
         axes.set_xlim(0, 1.42 * furthest)
         axes.invert_yaxis()
-        _plain(axes)
-        return _svg(figure, name, title)
+        bare(axes)
+        return svg_of(figure, name, title)
 
 
 def sites_chart(errors: Sequence[tuple[str, float]]) -> str:
@@ -146,12 +113,12 @@ def sites_chart(errors: Sequence[tuple[str, float]]) -> str:
 
     The dots' distance from the right edge is what a site costs.
     """
-    with _figure("sites", 9.6, 0.75 + 0.235 * len(errors)) as (figure, axes):
+    with drawing("sites", 9.6, 0.75 + 0.235 * len(errors)) as (figure, axes):
         values = [error for _, error in errors]
         span = max(values) - min(values) or 1.0
         left = min(values) - 0.08 * span
-        axes.hlines(range(len(errors)), left, values, color=_RULE, linewidth=1.2)
-        axes.scatter(values, range(len(errors)), color=_ACCENT, s=34, zorder=3)
+        axes.hlines(range(len(errors)), left, values, color=RULE, linewidth=1.2)
+        axes.scatter(values, range(len(errors)), color=ACCENT, s=34, zorder=3)
         for row, value in enumerate(values):
             axes.annotate(
                 decibels(value), (value, row), xytext=(8, 0), textcoords="offset points",
@@ -163,53 +130,8 @@ def sites_chart(errors: Sequence[tuple[str, float]]) -> str:
         axes.set_xlabel("SQNR of the denoiser's output with this site alone quantised, in dB")
         axes.tick_params(length=0)
         axes.spines["left"].set_visible(False)
-        return _svg(figure, "sites", "The sites whose quantisation costs most")
+        return svg_of(figure, "sites", "The sites whose quantisation costs most")
 
 
 def _shorten(name: str, limit: int = 58) -> str:
     return name if len(name) <= limit else "\N{HORIZONTAL ELLIPSIS}" + name[-(limit - 1) :]
-
-
-def _plain(axes: Axes) -> None:
-    axes.set_xticks([])
-    axes.tick_params(length=0)
-    for side in ("bottom", "left"):
-        axes.spines[side].set_visible(False)
-
-
-@contextmanager
-def _figure(salt: str, width_inch: float, height_inch: float) -> Iterator[tuple[Figure, Axes]]:
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    # rcdefaults: the reader's own matplotlibrc must not change the report's bytes.
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({**_STYLE, "svg.hashsalt": salt})
-        figure = Figure(figsize=(width_inch, height_inch), layout="constrained")
-        yield figure, figure.add_subplot()
-
-
-def _svg(figure: Figure, name: str, title: str) -> str:
-    from markupsafe import escape
-
-    stream = io.StringIO()
-    figure.savefig(
-        stream,
-        format="svg",
-        transparent=True,
-        metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
-    )
-    text = stream.getvalue()
-    box = text.split('viewBox="', 1)[1].split('"', 1)[0]
-    # matplotlib's <style> would apply to the whole page; page.css has its rule.
-    body = text.split("</style>\n </defs>", 1)[1].rstrip()
-    # Ids are unique per file only; several charts share the page.
-    body = body.replace('id="', f'id="{name}-').replace("url(#", f"url(#{name}-")
-    body = body.replace('xlink:href="#', f'xlink:href="#{name}-')
-    for color, variable in _VARIABLES.items():
-        body = body.replace(color, variable)
-    return (
-        f'<svg class="chart chart-{name}" viewBox="{box}" role="img" '
-        f'aria-label="{escape(title)}" xmlns:xlink="http://www.w3.org/1999/xlink">{body}'
-    )

@@ -1,0 +1,53 @@
+"""A process that opens one subject, calls it twice, and says what memory that took.
+
+Run as `python -m segquant_trt.pipeline.one_call PARENT_PID JSON`; prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from segquant_trt.errors import SegQuantError
+from segquant_trt.records.child import die_with_parent
+
+
+def _main(parent_pid: str, arguments: str) -> None:
+    die_with_parent(int(parent_pid))
+    from safetensors.numpy import load_file
+
+    from segquant_trt.bench.memory import peak_resident_bytes
+    from segquant_trt.pipeline.contestants import Asked
+    from segquant_trt.pipeline.opening import Machine, open_contestant
+
+    given: dict[str, Any] = json.loads(arguments)
+    machine = Machine(
+        scratch=Path(given["scratch"]),
+        threads=given["threads"],
+        device=given["device"],
+        dtype=given["dtype"],
+    )
+    asked = Asked(kind=given["kind"], where=given["where"])
+    try:
+        opened = open_contestant(asked, given["name"], machine)
+        timed = opened.subject.bind(load_file(given["inputs"]))
+        timed.run()
+        timed.run()
+    except SegQuantError as error:
+        sys.exit(error.what)
+    answer = {"resident": peak_resident_bytes(), "device": _device_bytes()}
+    sys.stdout.write(f"{json.dumps(answer)}\n")
+
+
+def _device_bytes() -> int | None:
+    """What torch's allocator held at most; None where torch is not used, or has no GPU."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return int(torch.cuda.max_memory_allocated()) or None
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
