@@ -46,6 +46,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("bench", "Measure latency, memory and size beside the float model."),
     Entry("report", "Write the report as one HTML file."),
     Entry("inspect", "Show what a record, graph or bundle holds."),
+    Entry("lint", "Say what TensorRT will make of a quantised ONNX graph."),
     Entry("generate", "Make images with a bundle, beside the float model's."),
     Entry("package", "Write what a server needs to serve a bundle."),
     Entry("costs", "Time what treatments cost on this machine, for --costs local."),

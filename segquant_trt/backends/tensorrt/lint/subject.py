@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 PAIR = ("QuantizeLinear", "DequantizeLinear")
 # Scales and zero points are of this size at most; weights are never read.
 _MOST_VALUES = 2**20
+# Random numbers take their operand's shape.
+_SHAPED = frozenset({"RandomNormalLike", "RandomUniformLike"})
 
 Array = npt.NDArray[Any]
 
@@ -93,7 +95,7 @@ class Subject:
         """Tensors whose values an output depends on; what only gives a shape is not computed."""
         wanted = set(self.wiring.graph_outputs)
         for node in reversed(self.wiring.nodes):
-            if not wanted.isdisjoint(node.output):
+            if not wanted.isdisjoint(node.output) and node.op_type not in _SHAPED:
                 wanted.update(value_operands(node))
         return frozenset(wanted)
 
