@@ -7,8 +7,8 @@ One block per engine, one line per layer, found by running version 1.7.1:
     Datatype: Int8, Format: ... }], Constants: [...], Outputs: [...], TacticName: ..., StreamId: 0,
     Metadata: [ONNX Layer: site]\x1f[ONNX Layer: dq]
 
-Names come from the graph and may hold any of these words, so a line is read field by field from
-the left with the fields' own order, and names only end where the next field begins.
+A block ends with an empty line. Names come from the graph and may hold brackets and commas too: a
+name only ends where the next field's word stands.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ _LINE = re.compile(
 _TENSOR = re.compile(
     r"\{ Name: (?P<name>.*?), Dimensions: \[(?P<dims>[-\d,]*)\](?:, Strides: \[[-\d,]*\])?"
     r"(?:, StrideOrder: \[[-\d,]*\])?(?:, VectorizedDim: -?\d+)?(?:, ComponentsPerElement: \d+)?"
-    r", Datatype: (?P<dtype>[\w ]+)"
+    r", Datatype: (?P<dtype>[\w ]+), Format: [^}]*\}"
 )
+_MESSAGE = re.compile(r"\[[FEWIV]\] ")  # of the log's next message
 _NODE_BEFORE, _NODE_AFTER, _BETWEEN = "[ONNX Layer: ", "]", "\x1f"
 _DTYPES = {
     "Float": "float32",
@@ -63,10 +64,10 @@ def parse_layers(log: str) -> tuple[Layer, ...]:
 def _block_lines(log: str) -> Iterator[str]:
     inside = False
     for line in log.split("\n"):  # names may hold what `splitlines` takes for an end of line
-        if inside and line.startswith("Name: "):
+        if inside and line and not _MESSAGE.match(line):
             yield line
         else:
-            inside = line.rstrip().endswith("Layers:")
+            inside = line.endswith("Layers:")
 
 
 def parse_layer(line: str) -> Layer:
@@ -77,10 +78,7 @@ def parse_layer(line: str) -> Layer:
     """
     found = _LINE.fullmatch(line)
     if found is None:
-        raise SegQuantError(
-            f"this line of the builder's log has an unknown form: {line[:200]}",
-            hint="this program reads the reports of TensorRT-RTX 1.7; install that version",
-        )
+        raise _unknown_form(line)
     return Layer(
         name=found["name"],
         kind=found["kind"],
@@ -93,13 +91,23 @@ def parse_layer(line: str) -> Layer:
 
 
 def _tensors(text: str) -> tuple[TensorUse, ...]:
-    return tuple(
-        TensorUse(
-            name=found["name"],
-            dims=tuple(int(length) for length in found["dims"].split(",") if length),
-            dtype=_DTYPES.get(found["dtype"].strip(), found["dtype"].strip()),
-        )
-        for found in _TENSOR.finditer(text)
+    uses: list[TensorUse] = []
+    rest = text[1:-1].strip()
+    while rest:
+        found = _TENSOR.match(rest)
+        if found is None:
+            raise _unknown_form(rest)
+        dims = tuple(int(length) for length in found["dims"].split(",") if length)
+        dtype = found["dtype"].strip()
+        uses.append(TensorUse(name=found["name"], dims=dims, dtype=_DTYPES.get(dtype, dtype)))
+        rest = rest[found.end() :].removeprefix(", ")
+    return tuple(uses)
+
+
+def _unknown_form(text: str) -> SegQuantError:
+    return SegQuantError(
+        f"this part of the builder's log has an unknown form: {text[:200]}",
+        hint="this program reads the reports of TensorRT-RTX 1.7; install that version",
     )
 
 

@@ -116,8 +116,9 @@ def test_profiles_must_fit_the_graph(profile, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "usual", "high"), [((2,), (1,), (3,)), ((1,), (4,), (3,)), ((1, 1), (1,), (1,)), ((0,), (1,), (1,))]
-)  # fmt: skip
+    ("low", "usual", "high"),
+    [((2,), (1,), (3,)), ((1,), (4,), (3,)), ((1, 1), (1,), (1,)), ((0,), (1,), (1,))],
+)
 def test_shapes_of_a_profile_are_in_order(low, usual, high) -> None:
     with pytest.raises(SegQuantError, match="no range of shapes"):
         ShapeRange(minimum=low, optimum=usual, maximum=high)
@@ -180,7 +181,7 @@ def test_a_missing_plugin_library_is_named(tmp_path: Path) -> None:
 def test_an_unknown_operator_is_named() -> None:
     graph = Graph()
     y = graph.op("Frobnicate", graph.input("x", 2, 3), name="odd", domain="nowhere")
-    with pytest.raises(SegQuantError, match="(?s)odd.*Frobnicate"):
+    with pytest.raises(SegQuantError, match=r"(?s)odd.*Frobnicate"):
         build(graph.model(y).SerializeToString())
 
 

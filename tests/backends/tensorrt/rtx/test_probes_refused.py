@@ -165,5 +165,5 @@ def test_is_refused_with_one_clear_error(case: str) -> None:
 def test_bfloat16_is_refused_for_turing() -> None:
     graph = Graph(TensorProto.BFLOAT16)
     model = graph.model(graph.linear(graph.input("x", 2, ROWS, DEPTH), "site"))
-    with pytest.raises(SegQuantError, match="sm_75.*b16"):
+    with pytest.raises(SegQuantError, match=r"sm_75.*b16"):
         reported(model, "sm_75")
