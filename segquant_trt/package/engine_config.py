@@ -18,7 +18,6 @@ def engine_config(package: EnginePackage, options: ServingOptions) -> str:
     """
     batched = batching(package)
     largest = largest_batch(package, batched.axis)
-    preferred = sorted({_samples(package, profile) for profile in package.profiles})
     merges = options.dynamic_batching and largest > 1
     return pbtxt(
         {
@@ -35,9 +34,7 @@ def engine_config(package: EnginePackage, options: ServingOptions) -> str:
                 "kind": Word("KIND_GPU"),
                 "profile": [str(index) for index in range(len(package.profiles))],
             },
-            "dynamic_batching": {"preferred_batch_size": preferred, **batcher(options)}
-            if merges
-            else None,
+            "dynamic_batching": _batcher(package, options) if merges else None,
             "optimization": {"cuda": _graphs(package, batched)} if package.cuda_graphs else None,
             "model_warmup": [
                 _warm_up(package, batched, index) for index in range(len(package.profiles))
@@ -55,6 +52,12 @@ def plan_names(package: EnginePackage) -> dict[str, str]:
         for engine in package.engines
         for capability in engine.compute_capabilities
     }
+
+
+def _batcher(package: EnginePackage, options: ServingOptions) -> Message:
+    """Batches that a profile favours are sent off at once; others wait for the delay."""
+    favoured = sorted({_samples(package, profile) for profile in package.profiles})
+    return {"preferred_batch_size": favoured, **batcher(options)}
 
 
 def _samples(package: EnginePackage, profile: EngineProfile) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.package.options import check_name
-from segquant_trt.package.tensors import Batching, batching_of, data_type
+from segquant_trt.package.tensors import SAMPLES, Batching, batching_of, data_type
 from segquant_trt.records import TensorSpec
 from segquant_trt.records.files import sha256_file
 
@@ -74,6 +74,8 @@ def check_package(package: EnginePackage) -> None:
     for engine in package.engines:
         if sha256_file(engine.path) != engine.sha256:
             raise SegQuantError(f"{engine.path} was altered: its sha256 differs", hint=_AGAIN)
+        if not engine.path.stat().st_size:
+            raise SegQuantError(f"{engine.path} is empty", hint=_AGAIN)
     plugin = package.plugin_library
     if plugin is not None and not plugin.is_file():
         raise SegQuantError(
@@ -86,6 +88,7 @@ def check_package(package: EnginePackage) -> None:
     for index, profile in enumerate(package.profiles):
         for spec in package.inputs:
             _check_profile(index, profile, spec)
+        _check_samples(index, profile, package.inputs)
 
 
 def batching(package: EnginePackage) -> Batching:
@@ -101,7 +104,7 @@ def largest_batch(package: EnginePackage, axis: str | None) -> int:
     """Samples that the widest profile takes; 0 without an axis of samples."""
     if axis is None:
         return 0
-    first = next(spec.name for spec in package.inputs)
+    first = package.inputs[0].name
     return max(profile.maximum[first][0] for profile in package.profiles)
 
 
@@ -144,3 +147,16 @@ def _check_profile(index: int, profile: EngineProfile, spec: TensorSpec) -> None
             f"is {spec.shape}",
             hint="every axis needs minimum <= optimum <= maximum, and its own length where fixed",
         )
+
+
+def _check_samples(index: int, profile: EngineProfile, inputs: tuple[TensorSpec, ...]) -> None:
+    """Every input must take as many samples as the first one that has any."""
+    for shapes in (profile.minimum, profile.optimum, profile.maximum):
+        found = [(spec.name, shapes[spec.name][0]) for spec in inputs if SAMPLES in spec.shape[:1]]
+        for name, samples in found:
+            if samples != found[0][1]:
+                raise SegQuantError(
+                    f"profile {index} takes {found[0][1]} samples of '{found[0][0]}' and {samples} "
+                    f"of '{name}'",
+                    hint="give every input the same batch in each of the three shapes",
+                )

@@ -51,6 +51,12 @@ def bundle_readme(
         f"Runtime is {runtime} and the processor the same. The model is checked against its "
         "sha256 when it is loaded.",
         *_tuning(manifest, options),
+        "## When something dies",
+        f"The model runs in processes of its own. Triton (seen with 2.51) does not start one again "
+        "that was killed, for want of memory say: it goes on answering 'ready', and every request "
+        f"for this model with an error. So probe with a request (`python {CLIENT}` has exit status "
+        "1 where it fails), and restart the server. Nothing is kept between requests but what can "
+        "be computed again.",
     )
     return "\n\n".join(parts) + "\n"
 

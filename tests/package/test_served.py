@@ -12,7 +12,7 @@ import pytest
 
 from segquant_trt.errors import SegQuantError
 from segquant_trt.package.repository import CONFIG
-from segquant_trt.package.served.calls import answers
+from segquant_trt.package.served.calls import CallError, answers
 from segquant_trt.package.served.graphs import ServedGraphs
 from segquant_trt.serve import load
 from tests.package.bundles import BUNDLES, Call, calls_of
@@ -87,9 +87,9 @@ def test_a_call_that_fails_fails_alone(repositories: LazyFolders) -> None:
     off = {**good, "when": np.full_like(good["when"], 700.0)}
     found = answers(graphs, [good, off, {"x": good["x"]}, good])
     np.testing.assert_array_equal(found[0], found[3])
-    assert isinstance(found[1], SegQuantError)
+    assert isinstance(found[1], CallError)
     assert "timestep 700 is not among the 6" in found[1].what
-    assert isinstance(found[2], SegQuantError)
+    assert isinstance(found[2], CallError)
     assert "'when' is missing" in found[2].what
 
 
@@ -173,7 +173,14 @@ class Logger:
     def log_warn(text):
         print("warning:", text)
 
-backend.Tensor, backend.InferenceResponse, backend.TritonError = Tensor, Response, str
+
+class TritonError(str):
+    INVALID_ARG, INTERNAL = 3, 1
+    def __new__(cls, text, code):
+        assert code == cls.INVALID_ARG
+        return super().__new__(cls, text)
+
+backend.Tensor, backend.InferenceResponse, backend.TritonError = Tensor, Response, TritonError
 backend.Logger = Logger
 backend.get_input_tensor_by_name = lambda request, name: request.get(name)
 sys.modules[backend.__name__] = backend
@@ -214,3 +221,22 @@ def test_the_model_runs_without_the_package(
     assert result.stdout == "answered y\n"
     wanted = load(bundles[kind] / "bundle", threads=1).run(call)
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), wanted)
+
+
+def test_a_failing_runtime_is_no_fault_of_the_call(
+    repositories: LazyFolders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call of the batch is told, and none as if it were wrong."""
+    graphs = graphs_of(repositories["plain"], "plain")
+
+    class Broken:
+        def run(self, *_: object) -> None:
+            raise RuntimeError("bad allocation\nmore")
+
+    monkeypatch.setattr(graphs._main, "_session", Broken())
+    found = answers(graphs, [calls_of("plain")[0]] * 2)
+    for one in found:
+        assert isinstance(one, SegQuantError)
+        assert not isinstance(one, CallError)
+        assert one.what.endswith("bad allocation")
+        assert "x float32[2, 4, 160]" in one.what

@@ -85,11 +85,19 @@ def _make(folder: Path, pins: tuple[str, ...], version: str) -> None:
 class Server:
     """A running server on free ports of the loopback interface."""
 
-    def __init__(self, repository: Path, log: Path, *, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        repository: Path,
+        log: Path,
+        *,
+        options: tuple[str, ...] = (),
+        backends: Path | None = None,
+    ) -> None:
         self.environment = environment()
-        self._repository = repository
+        self.repository = repository
         self._log = log
         self._options = options
+        self._backends = backends or self.environment.server / "backends"
         self.http_port, self.grpc_port = _free_ports(2)
         self.start()
 
@@ -108,8 +116,8 @@ class Server:
             self.process = subprocess.Popen(
                 [
                     server / "bin" / "tritonserver",
-                    f"--model-repository={self._repository}",
-                    f"--backend-directory={server / 'backends'}",
+                    f"--model-repository={self.repository}",
+                    f"--backend-directory={self._backends}",
                     "--http-address=127.0.0.1",
                     "--grpc-address=127.0.0.1",
                     f"--http-port={self.http_port}",
@@ -170,9 +178,15 @@ class Server:
 
 
 @contextmanager
-def served(repository: Path, log: Path, *, options: tuple[str, ...] = ()) -> Iterator[Server]:
+def served(
+    repository: Path,
+    log: Path,
+    *,
+    options: tuple[str, ...] = (),
+    backends: Path | None = None,
+) -> Iterator[Server]:
     """A server that is ended with the block."""
-    server = Server(repository, log, options=options)
+    server = Server(repository, log, options=options, backends=backends)
     try:
         yield server
     finally:

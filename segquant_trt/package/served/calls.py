@@ -18,6 +18,10 @@ Answer = Array | SegQuantError
 _Key = tuple[object, ...]
 
 
+class CallError(SegQuantError):
+    """The call itself is wrong; the same one will be refused again."""
+
+
 def answers(graphs: ServedGraphs, calls: Sequence[Mapping[str, Array]]) -> list[Answer]:
     """One answer per call, in order; a call that fails fails alone.
 
@@ -32,7 +36,7 @@ def answers(graphs: ServedGraphs, calls: Sequence[Mapping[str, Array]]) -> list[
             inputs = checked[index] = checked_inputs(graphs.description, call)
             key = _batch_key(graphs, inputs, index)
         except SegQuantError as error:
-            found[index] = error
+            found[index] = CallError(error.what, hint=error.hint)
         else:
             batches.setdefault(key, []).append(index)
     for members in batches.values():

@@ -10,7 +10,7 @@ from typing import Any
 import triton_python_backend_utils as backend  # type: ignore[import-not-found]
 
 from segquant_trt.errors import SegQuantError
-from segquant_trt.package.served.calls import answers
+from segquant_trt.package.served.calls import CallError, answers
 from segquant_trt.package.served.graphs import ServedGraphs
 from segquant_trt.package.served.sessions import runtime_version
 
@@ -49,5 +49,7 @@ def _given(request: Any, names: list[str]) -> dict[str, Any]:
 
 
 def _refusal(error: SegQuantError) -> Any:
+    code = backend.TritonError
+    kind = code.INVALID_ARG if isinstance(error, CallError) else code.INTERNAL
     text = f"{error.what}\nhint: {error.hint}"
-    return backend.InferenceResponse(error=backend.TritonError(text))
+    return backend.InferenceResponse(error=backend.TritonError(text, kind))
