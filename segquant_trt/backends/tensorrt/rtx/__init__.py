@@ -42,8 +42,9 @@ Prologues and epilogues (one kernel each beside the product)
     before: LayerNormalization, modulation, SiLU, GELU, Sub, Mul, Div, Clip, Max/Min, Split, Concat
     (of 16-bit values), Transpose, Reshape, the row factor Abs-ReduceMax-Max-Div of linears, a
     factor per step by Gather from a table, and Q, together. Several Q of one tensor too.
-    GroupNormalization (or InstanceNormalization between Reshapes) fuses with SiLU, not with Q:
-    one kernel more. Row factors of convolutions: a kernel for ReduceMax (two over [C, H, W]).
+    GroupNormalization (or InstanceNormalization with gain 1 between Reshapes) fuses with SiLU, not
+    with Q: one kernel more, two at 64x64 and above. With another gain it falls apart into five.
+    Row factors of convolutions: a kernel for ReduceMax (two over [C, H, W]).
     Resize of codes is a kernel (`runtime_function`); Q moves ahead of it.
     after: scale, row factor, bias (Add with a constant), sum of segments, residual, activation, and
     the next Q, together.
@@ -66,10 +67,26 @@ Errors
 Attention
     `_gemm_mha_v2`: MatMul, scale, Softmax, MatMul in FP16 or BF16, any head size, all GPUs; in FP8
     with Q/DQ on query, key, value and on the softmax. FP32 and INT8 stay two gemms and a softmax
-    that writes all scores. `Attention` of opset 23 fuses in 16 bits and fails to build in FP32.
+    that writes all scores. `Attention` of opset 23 fuses in 16 bits, fails to build in FP32, and Q/DQ
+    on its inputs are computed and undone before it, which only costs. The Q of the next linear
+    joins a fused attention in 16 bits. Transposes of heads join the kernels before and after.
+
+Names
+    A layer carries the names of its ONNX nodes; within a local function "node | call (Function)".
+    Local functions are inlined. Several profiles repeat every layer. Layers that only move data,
+    and epilogues whose Mul and Add are nodes of their own, do not carry the product's name.
+
+Engines
+    One engine may serve several compute capabilities at next to no size; FP8 then needs it of all.
 """
 
-from segquant_trt.backends.tensorrt.rtx.builder import RtxEngine, available, build, build_each
+from segquant_trt.backends.tensorrt.rtx.builder import (
+    RtxEngine,
+    available,
+    build,
+    build_each,
+    build_portable,
+)
 from segquant_trt.backends.tensorrt.rtx.capability import CAPABILITIES
 from segquant_trt.backends.tensorrt.rtx.prove import EngineProof, products_of, prove
 from segquant_trt.backends.tensorrt.rtx.shapes import Profile, ShapeRange
@@ -83,6 +100,7 @@ __all__ = [
     "available",
     "build",
     "build_each",
+    "build_portable",
     "products_of",
     "prove",
 ]

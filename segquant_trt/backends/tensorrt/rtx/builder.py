@@ -70,6 +70,28 @@ def build(
     return engines[capability]
 
 
+def build_portable(
+    model: Path | bytes,
+    *,
+    capabilities: Sequence[str],
+    folder: Path | None = None,
+    profiles: Sequence[Profile] = (),
+    plugins: Sequence[Path] = (),
+    log_path: Path | None = None,
+    progress: Progress | None = None,
+) -> RtxEngine:
+    """One engine that runs on all of `capabilities`, at best as their least; as `build_each`."""
+    return build(
+        model,
+        capability="+".join(capabilities),
+        folder=folder,
+        profiles=profiles,
+        plugins=plugins,
+        log_path=log_path,
+        progress=progress,
+    )
+
+
 def build_each(
     model: Path | bytes,
     *,
@@ -84,7 +106,7 @@ def build_each(
 
     Args:
         model: an ONNX file, or its bytes.
-        capabilities: some of `CAPABILITIES`, as "sm_89".
+        capabilities: some of `CAPABILITIES`, as "sm_89"; "sm_86+sm_89" is one engine for both.
         folder: of the external data, where it is not the file's own.
         profiles: none are needed where the graph fixes all shapes of its inputs.
         plugins: shared libraries whose creators the parser may call.
@@ -101,7 +123,7 @@ def build_each(
         raise MissingDependencyError(_MODULE, extra="rtx", why="building for TensorRT-RTX")
     data = model if isinstance(model, bytes) else _read(model)
     graph = _graph(data, model)
-    check_capabilities(capabilities, graph)
+    check_capabilities([one for each in capabilities for one in each.split("+")], graph)
     check_profiles(profiles, graph)
     progress = Silent() if progress is None else progress
     with tempfile.TemporaryDirectory(prefix="segquant-rtx-") as scratch:

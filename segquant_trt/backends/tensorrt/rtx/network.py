@@ -58,6 +58,8 @@ def build_in_process(
 ) -> tuple[bytes, float]:
     """Parse and build; the engine and the seconds that it took.
 
+    `capability`: one, or several that the engine is to run on, as "sm_86+sm_89".
+
     Raises:
         SegQuantError: quoting the first error of the parser or builder.
     """
@@ -71,8 +73,10 @@ def build_in_process(
     if not parser.parse(job.model.read_bytes(), str(job.origin)):
         raise _parse_error(parser, log, job.model)
     config = builder.create_builder_config()
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(getattr(trt.ComputeCapability, _member(capability)), 0)
+    members = [getattr(trt.ComputeCapability, _member(each)) for each in capability.split("+")]
+    config.num_compute_capabilities = len(members)
+    for index, member in enumerate(members):
+        config.set_compute_capability(member, index)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     for shapes in job.shapes:
         _add_profile(builder, config, shapes)

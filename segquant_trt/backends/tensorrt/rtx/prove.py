@@ -39,13 +39,25 @@ class EngineProof(SiteProof):
 def products_of(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
     """By site, the names by which the builder knows the products that it is computed by.
 
-    They are the nodes' own names, and where a node has none, the builder's word for it.
+    They are the nodes' own names, and where a node has none, the builder's word for it. In the
+    body of a function the call follows: "product | call (Function)".
     """
     found: dict[str, tuple[str, ...]] = {}
     for node, _ in coded_products(Wiring(model.graph)):
-        name = node.name or f"node_of_{node.output[0]}"
-        found[site_of(node)] = (*found.get(site_of(node), ()), name)
-    return found
+        found[site_of(node)] = (*found.get(site_of(node), ()), _known_as(node))
+    bodies = {(body.domain, body.name, body.overload): body for body in model.functions}
+    for call in model.graph.node:
+        body = bodies.get((call.domain, call.op_type, call.overload))
+        if body is not None:
+            inner = Wiring(onnx.GraphProto(node=body.node))
+            where = f"{_known_as(call)} ({call.op_type})"
+            names = tuple(f"{_known_as(node)} | {where}" for node, _ in coded_products(inner))
+            found[site_of(call)] = (*found.get(site_of(call), ()), *names)
+    return {site: names for site, names in found.items() if names}
+
+
+def _known_as(node: onnx.NodeProto) -> str:
+    return node.name or f"node_of_{node.output[0]}"
 
 
 def prove(report: LayerReport, sites: Mapping[str, Sequence[str]]) -> dict[str, EngineProof]:
@@ -74,13 +86,14 @@ class Flow:
             for name in dict.fromkeys(use.name for use in layer.inputs):
                 self.readers.setdefault(name, []).append(layer)
 
-    def product(self, node: str) -> Layer | None:
-        """The layer that multiplies for `node`; where none does, the first that has its name."""
+    def products(self, node: str) -> list[Layer]:
+        """The layers that multiply for `node`, one per profile; else the first of its name."""
         layers = self.of_node.get(node, [])
         own = [layer for layer in layers if layer.kind in PRODUCT_KINDS]
         # The names of a product's own node come first, those of others folded into it after.
-        own.sort(key=lambda layer: layer.onnx_nodes.index(node))
-        return next(iter([*own, *layers]), None)
+        ranks = [layer.onnx_nodes.index(node) for layer in own]
+        nearest = [layer for layer, rank in zip(own, ranks, strict=True) if rank == min(ranks)]
+        return nearest or layers[:1]
 
     def before(self, layer: Layer) -> Iterator[Layer]:
         """The layers that make what `layer` reads."""
@@ -93,9 +106,11 @@ class Flow:
 
 
 def _prove(nodes: Sequence[str], flow: Flow) -> EngineProof:
-    executed = [flow.product(node) for node in nodes]
-    layers = [layer for layer in executed if layer is not None]
-    words = [None if layer is None else _word(layer) for layer in executed]
+    executed = [flow.products(node) for node in nodes]
+    layers = [layer for own in executed for layer in own]
+    words: list[str | None] = []
+    for own in executed:
+        words += [_word(layer) for layer in own] or [None]
     proof = proof_of(words, _PROVEN.__contains__)
     precisions = {precision_of(layer) for layer in layers}
     products = tuple(dict.fromkeys(layer.name for layer in layers))
@@ -132,7 +147,10 @@ def precision_of(layer: Layer) -> Precision | None:
 
 
 def kernels(report: LayerReport) -> tuple[Layer, ...]:
-    """The layers that run on the GPU: neither shape computations nor signals between streams."""
+    """The layers that run on the GPU: neither shape computations nor signals between streams.
+
+    The report lists all of them once per profile.
+    """
     return tuple(layer for layer in report.layers if layer.kind not in _NO_KERNEL)
 
 

@@ -20,6 +20,7 @@ from segquant_trt.backends.tensorrt.rtx import (
     available,
     build,
     build_each,
+    build_portable,
     builder,
     products_of,
     prove,
@@ -69,6 +70,26 @@ def test_one_call_builds_for_several_gpus(tmp_path: Path) -> None:
         assert ends[-1][1] == ends[-1][2]
         assert "Layers:" in (tmp_path / f"build-{capability}.log").read_text(encoding="utf-8")
     assert engines["sm_80"].serialized != engines["sm_120"].serialized
+
+
+@needs_rtx
+def test_one_engine_for_several_gpus() -> None:
+    engine = build_portable(serialized(), capabilities=("sm_75", "sm_89", "sm_121"))
+    assert engine.report.capability == "sm_75+sm_89+sm_121"
+    assert prove(engine.report, products_of(model()))["site"].integer
+    single = build(serialized()).report.engine_bytes
+    assert engine.report.engine_bytes < 1.1 * single
+    with pytest.raises(SegQuantError, match="GPUs of sm_86 have no FP8"):
+        build_portable(serialized(code="fp8"), capabilities=("sm_86", "sm_89"))
+
+
+@needs_rtx
+def test_every_profile_is_proven() -> None:
+    small, large = (ShapeRange.fixed(rows, ROWS, DEPTH) for rows in (1, 4))
+    report = build(serialized(batch="b"), profiles=[{"x": small}, {"x": large}]).report
+    proof = prove(report, products_of(model()))["site"]
+    assert proof.integer
+    assert len(proof.products) == 2
 
 
 @needs_rtx

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
-from segquant_trt.backends.tensorrt.rtx import prove
+from segquant_trt.backends.tensorrt.rtx import products_of, prove
 from tests.backends.tensorrt.rtx.graphs import DEPTH, ROWS, WIDTH, Code, Graph
 from tests.backends.tensorrt.rtx.workshop import launched, needs_rtx, reported
 
@@ -238,11 +238,29 @@ def test_a_concat_of_floats_is_quantised_where_it_is_put_together() -> None:
 
 
 def test_a_node_without_a_name_is_found() -> None:
-    from segquant_trt.backends.tensorrt.rtx import products_of
-
     graph = Graph()
     y = graph.linear(tokens(graph), "site")
     graph.nodes[-1].name = ""
     model = graph.model(y)
     proofs = prove(reported(model), products_of(model))
     assert [proof.integer for proof in proofs.values()] == [True]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_products_in_the_body_of_a_function_are_found(named: bool) -> None:
+    graph = Graph()
+    called = graph.op("Coded", tokens(graph), name="block.0/linear" if named else "", domain="own")
+    model = graph.model(called)
+    inner = Graph()
+    y = inner.linear("x", "inner")
+    held = [helper.make_node("Constant", [], [each.name], value=each) for each in inner.constants]
+    opset = helper.make_opsetid("", 21)
+    model.functions.append(
+        helper.make_function("own", "Coded", ["x"], [y], [*held, *inner.nodes], [opset])
+    )
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    assert products_of(model) == {}, "its codes are constants of the body, not stored weights"
+    report = reported(model)
+    call = "block.0/linear" if named else f"node_of_{called}"
+    name = f"inner | {call} (Coded)"
+    assert prove(report, {"site": [name]})["site"].integer
