@@ -34,7 +34,8 @@ Numbers that ONNX Runtime cannot show
     rounding. Its bias may be its third input or an Add. FP16 convolutions in NCHW cost a
     transposing kernel more on each side than INT8 ones.
     Q(DQ) scales in the graph's float type; FP32 scales of FP16 data make FP32 outputs.
-    Weight codes may lie [N, K] with Transpose after their DQ, or be quantised by a Q node.
+    Weight codes may lie [N, K] with Transpose after their DQ, be quantised by a Q node, and be
+    taken apart (Split, Slice) after DQ, their scales by Gather of a constant. Not before DQ.
     Products that read the same codes (one Q, or equal ones) merge into one gemm, if their alphas
     are equal: "v+k+q". Two segments, two polarities and several alphas stay separate gemms.
 
@@ -62,13 +63,14 @@ Silently wrong
     A uint8 zero point of 0, or none (ONNX's default is uint8): read as int8, at most a warning.
 Errors
     non-zero zero points, DQ of int32 (biases of ONNX Runtime's quantiser), FP16 with FP32, FP16
-    with BF16, INT8 weights in blocks, FP8 for sm_75, sm_80, sm_86.
+    with BF16, INT8 weights in blocks, anything between codes and their DQ, FP8 for sm_75, sm_80,
+    sm_86.
 
 Attention
     `_gemm_mha_v2`: MatMul, scale, Softmax, MatMul in FP16 or BF16, any head size, all GPUs; in FP8
     with Q/DQ on query, key, value and on the softmax. FP32 and INT8 stay two gemms and a softmax
-    that writes all scores. `Attention` of opset 23 fuses in 16 bits, fails to build in FP32, and Q/DQ
-    on its inputs are computed and undone before it, which only costs. The Q of the next linear
+    that writes all scores. `Attention` of opset 23 fuses in 16 bits, fails to build in FP32, and
+    Q/DQ on its inputs are computed and undone before it, which only costs. The Q of the next linear
     joins a fused attention in 16 bits. Transposes of heads join the kernels before and after.
 
 Names

@@ -9,13 +9,14 @@ from typing import Literal
 import onnx
 
 from segquant_trt.backends.base import SiteProof, proof_of
-from segquant_trt.graph.qdq import coded_products, site_of
+from segquant_trt.graph.qdq import PRODUCTS, site_of
 from segquant_trt.graph.wiring import Wiring
 from segquant_trt.records.layer_report import Layer, LayerReport, TensorUse
 
 Precision = Literal["int8", "fp8"]
 
 PRODUCT_KINDS = frozenset({"gemm", "correlation"})
+_PARTS = frozenset({"Transpose", "Slice", "Split", "Identity"})
 _NO_KERNEL = frozenset({"signal", "wait", "shape_call", "entry", "exit"})
 _EIGHT_BITS: dict[str, Precision] = {"int8": "int8", "float8_e4m3fn": "fp8"}
 _PROVEN = frozenset(f"{kind} {dtype} x {dtype}" for kind in PRODUCT_KINDS for dtype in _EIGHT_BITS)
@@ -43,7 +44,7 @@ def products_of(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
     body of a function the call follows: "product | call (Function)".
     """
     found: dict[str, tuple[str, ...]] = {}
-    for node, _ in coded_products(Wiring(model.graph)):
+    for node in _coded_products(Wiring(model.graph)):
         found[site_of(node)] = (*found.get(site_of(node), ()), _known_as(node))
     bodies = {(body.domain, body.name, body.overload): body for body in model.functions}
     for call in model.graph.node:
@@ -51,9 +52,24 @@ def products_of(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
         if body is not None:
             inner = Wiring(onnx.GraphProto(node=body.node))
             where = f"{_known_as(call)} ({call.op_type})"
-            names = tuple(f"{_known_as(node)} | {where}" for node, _ in coded_products(inner))
+            names = tuple(f"{_known_as(node)} | {where}" for node in _coded_products(inner))
             found[site_of(call)] = (*found.get(site_of(call), ()), *names)
     return {site: names for site, names in found.items() if names}
+
+
+def _coded_products(wiring: Wiring) -> Iterator[onnx.NodeProto]:
+    """Products whose weight is decoded from what no node codes, whole or in parts."""
+    for node in wiring.nodes:
+        if node.op_type not in PRODUCTS:
+            continue
+        decode = wiring.producer.get(node.input[1])
+        while decode is not None and decode.op_type in _PARTS:
+            decode = wiring.producer.get(decode.input[0])
+        if decode is None or decode.op_type != "DequantizeLinear":
+            continue
+        codes = wiring.producer.get(decode.input[0])
+        if codes is None or codes.op_type != "QuantizeLinear":
+            yield node
 
 
 def _known_as(node: onnx.NodeProto) -> str:

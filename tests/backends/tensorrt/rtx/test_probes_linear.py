@@ -246,21 +246,47 @@ def test_a_node_without_a_name_is_found() -> None:
     assert [proof.integer for proof in proofs.values()] == [True]
 
 
+def sliced(graph: Graph, source: str, first: int, last: int, *, axis: int) -> str:
+    bounds = [graph.integers(bound) for bound in (first, last, axis)]
+    return graph.op("Slice", source, *bounds)
+
+
+def test_codes_may_be_taken_apart_after_decoding() -> None:
+    graph = Graph()
+    x, codes = tokens(graph), graph.codes((DEPTH, WIDTH), "int8")
+    parts = []
+    for name, first, last in (("a", 0, 96), ("b", 96, DEPTH)):
+        scales = graph.op("Gather", graph.random(2, WIDTH), graph.constant(np.int64(name == "b")))
+        weight = graph.op("DequantizeLinear", codes, scales, axis=1)
+        own = graph.pair(sliced(graph, x, first, last, axis=2), 0.05 if name == "a" else 0.01)
+        part = sliced(graph, weight, first, last, axis=0)
+        parts.append(graph.op("MatMul", own, part, name=name))
+    model = graph.model(graph.op("Add", *parts))
+    report = reported(model)
+    assert launched(report) == ["kgen", INT8, INT8, "kgen"]
+    proofs = prove(report, products_of(model))
+    assert {name: proof.integer for name, proof in proofs.items()} == {"a": True, "b": True}
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_products_in_the_body_of_a_function_are_found(named: bool) -> None:
-    graph = Graph()
-    called = graph.op("Coded", tokens(graph), name="block.0/linear" if named else "", domain="own")
-    model = graph.model(called)
     inner = Graph()
-    y = inner.linear("x", "inner")
+    data, scales = inner.pair("x"), inner.random(WIDTH)
+    weight = inner.op("DequantizeLinear", "codes", scales, axis=1)
+    y = inner.op("MatMul", data, weight, name="inner")
     held = [helper.make_node("Constant", [], [each.name], value=each) for each in inner.constants]
-    opset = helper.make_opsetid("", 21)
+    nodes, opset = [*held, *inner.nodes], helper.make_opsetid("", 21)
+    graph = Graph()
+    codes = graph.codes((DEPTH, WIDTH), "int8")
+    name = "block.0/linear" if named else ""
+    called = graph.op("Coded", tokens(graph), codes, name=name, domain="own")
+    model = graph.model(called)
     model.functions.append(
-        helper.make_function("own", "Coded", ["x"], [y], [*held, *inner.nodes], [opset])
+        helper.make_function("own", "Coded", ["x", "codes"], [y], nodes, [opset])
     )
     model.opset_import.append(helper.make_opsetid("own", 1))
-    assert products_of(model) == {}, "its codes are constants of the body, not stored weights"
-    report = reported(model)
-    call = "block.0/linear" if named else f"node_of_{called}"
-    name = f"inner | {call} (Coded)"
-    assert prove(report, {"site": [name]})["site"].integer
+    known = name or f"node_of_{called}"
+    products = products_of(model)
+    assert list(products.values()) == [(f"inner | {known} (Coded)",)]
+    (proof,) = prove(reported(model), products).values()
+    assert proof.integer

@@ -133,6 +133,13 @@ def other_float(graph: Graph, x: str) -> str:
     return graph.op("Add", graph.linear(x, "site"), bias, name="bias")
 
 
+def codes_taken_apart(graph: Graph, x: str) -> str:
+    bounds = [graph.integers(bound) for bound in (0, DEPTH, 0)]
+    part = graph.op("Slice", graph.codes((2 * DEPTH, WIDTH), "int8"), *bounds)
+    weight = graph.op("DequantizeLinear", part, graph.random(WIDTH), axis=1)
+    return product(graph, graph.pair(x), weight)
+
+
 REFUSED: dict[str, tuple[Written, str]] = {
     "non-zero int8 zero point": (
         lambda g, x: zero_point(g, x, np.int8(3)),
@@ -149,6 +156,7 @@ REFUSED: dict[str, tuple[Written, str]] = {
         "cannot build.*same type",
     ),
     "INT8 weights in blocks": (blocks, "cannot build"),
+    "Slice before DQ": (codes_taken_apart, "only allowed before DQ"),
 }
 
 
