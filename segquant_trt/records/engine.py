@@ -192,7 +192,8 @@ class PluginLibrary:
 class EngineInfo:
     """Beside every engine: where it runs, and what it was made from.
 
-    `compute_capability` is that of the GPU, as "9.0". `driver` is empty where it could not be
+    `compute_capability` is that of the GPU, as "9.0". `weights_sha256` is known of engines that
+    may be refitted with identical weights only. `driver` is empty where it could not be
     asked. `device_memory_bytes` is what one execution context takes for activations, as the
     engine says; None where the builder's machine could not load it.
     """
@@ -208,6 +209,7 @@ class EngineInfo:
     engine_sha256: str
     engine_bytes: int
     onnx_sha256: str
+    weights_sha256: str | None
     hardware_compatibility: HardwareCompatibility
     version_compatible: bool
     weights_stripped: bool

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import deque
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _OLDEST, _BEYOND = (10, 9), (12, 0)
 _LETTERS = "FEWIV"  # of the severities, 0 to 4
 _ERROR, _WARNING = 1, 2
+_KEPT = 100
 _PACKAGES = re.compile(r"tensorrt[-_]cu(\d+)(?:[-_](?:bindings|libs))?")
 
 
@@ -104,7 +106,7 @@ def cuda_major() -> int | None:
 class Log:
     """Lines of TensorRT, from any thread: errors and warnings are kept, all go to `stream`."""
 
-    errors: list[str] = field(default_factory=list)
+    errors: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT))
     warnings: list[str] = field(default_factory=list)
     stream: IO[str] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -117,6 +119,7 @@ class Log:
                 self.errors.append(message)
             elif severity == _WARNING and message not in self.warnings:
                 self.warnings.append(message)
+                del self.warnings[:-_KEPT]
             if self.stream is not None and not self.stream.closed:
                 self.stream.write(f"[{_LETTERS[severity]}] {message}\n")
                 if severity <= _WARNING:
@@ -130,7 +133,7 @@ class Log:
 
     def reason(self) -> str:
         """Why something failed, in TensorRT's words."""
-        return "; ".join(dict.fromkeys(self.errors[:3])) or "TensorRT gave no reason"
+        return "; ".join([*dict.fromkeys(self.errors)][:3]) or "TensorRT gave no reason"
 
     def logger(self, module: Any) -> trt.ILogger:
         """The same object at every call: TensorRT keeps the first logger of a process."""

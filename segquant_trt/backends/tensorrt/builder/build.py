@@ -54,7 +54,7 @@ def build_engine(
 
     Args:
         request: what is to be built.
-        tensorrt: the installed one, on the request's GPU, when None.
+        tensorrt: the installed one, on the first GPU, when None.
         progress: told of each step, and of the share of the build that is done.
 
     Raises:
@@ -63,7 +63,7 @@ def build_engine(
         KeyboardInterrupt: it was interrupted.
     """
     progress = progress or Silent()
-    tensorrt = tensorrt or installed(request.device)
+    tensorrt = tensorrt or installed()
     prepared = prepare(request, tensorrt.device, tensorrt.version)
     options = prepared.request.options
     check_precisions(tensorrt.device.compute_capability, prepared.preview.precisions)

@@ -28,15 +28,14 @@ _CODES = {"INT8": "int8", "UINT8": "int8", "FLOAT8E4M3FN": "fp8", "FLOAT4E2M1": 
 class BuildRequest:
     """Build `engine` from the graph `onnx`.
 
-    `weights`: the folder of its external data; beside the graph when None. `device`: the GPU's
-    number.
+    `weights`: the folder of its external data; beside the graph when None. The GPU is the first
+    that this process sees: CUDA_VISIBLE_DEVICES chooses another.
     """
 
     onnx: Path
     engine: Path
     options: BuildOptions = field(default_factory=BuildOptions)
     weights: Path | None = None
-    device: int = 0
 
     @property
     def folder(self) -> Path:

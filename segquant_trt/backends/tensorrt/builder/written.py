@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segquant_trt.backends.tensorrt.builder.weights_digest import weights_digest
 from segquant_trt.backends.tensorrt.inspector import inspect_engine, parse_inspection
 from segquant_trt.errors import SegQuantError
 from segquant_trt.records.codec import to_plain
@@ -126,6 +127,11 @@ def _info(
         engine_sha256=sha256_bytes(plan),
         engine_bytes=len(plan),
         onnx_sha256=sha256_file(prepared.request.onnx),
+        weights_sha256=(
+            weights_digest(prepared.model, prepared.request.folder)
+            if options.refit == "identical"
+            else None
+        ),
         hardware_compatibility=options.hardware_compatibility,
         version_compatible=options.version_compatible,
         weights_stripped=options.strip_weights,
