@@ -1,14 +1,16 @@
-"""CPU runtimes behind one interface."""
+"""Runtimes behind one interface."""
 
 from segquant_trt.backends.base import Backend, Runner, SiteProof
 from segquant_trt.backends.onnxruntime import OnnxRuntime
 from segquant_trt.backends.openvino import OpenVino
 from segquant_trt.backends.placement import Placement
+from segquant_trt.backends.tensorrt.rtx.backend import TensorRtRtx
 from segquant_trt.records import Target
 
-__all__ = ["BACKENDS", "Backend", "Placement", "Runner", "SiteProof", "backend_for"]
+__all__ = ["BACKENDS", "CPU_BACKENDS", "Backend", "Placement", "Runner", "SiteProof", "backend_for"]
 
-BACKENDS: tuple[Backend, ...] = (OnnxRuntime(), OpenVino())
+CPU_BACKENDS: tuple[Backend, ...] = (OnnxRuntime(), OpenVino())
+BACKENDS: tuple[Backend, ...] = (*CPU_BACKENDS, TensorRtRtx())
 
 
 def backend_for(target: Target) -> Backend:

@@ -17,6 +17,7 @@ from segquant_trt.records import (
 )
 
 DualLowering = Literal["planes", "rows"]
+FloatType = Literal["float32", "float16"]
 _TWO_POLARITIES = ("dual_scale", "dual_full")
 
 
@@ -36,7 +37,9 @@ class Placement:
     with the same weight, or one product with twice the rows. `seg_linear_function`: linears that
     are split or coded in two polarities are calls of the ONNX function `segquant::SegLinear`.
     `input_channels`: what is coded with a scale per channel may be decoded with one scale for all,
-    which divides channels that do not lie last for nothing.
+    which divides channels that do not lie last for nothing. `signed_codes`: all codes are int8 with
+    zero point 0; what zero stands for is subtracted before, and the products get it back.
+    `float_type`: of everything that is not coded, in graphs that name every type.
     """
 
     schemes: tuple[str, ...]
@@ -53,6 +56,8 @@ class Placement:
     dual_lowering: DualLowering = "planes"
     seg_linear_function: bool = False
     input_channels: bool = False
+    signed_codes: bool = False
+    float_type: FloatType = "float32"
 
     def lacks(self, site: LinearSite, plan: SitePlan) -> str | None:
         """What `plan` asks for at `site` that this target does not have, or None."""

@@ -19,7 +19,7 @@ from segquant_trt.records.options import (
     WEIGHT_SCALE_METHODS,
     CompileOptions,
 )
-from segquant_trt.records.plan import TARGETS
+from segquant_trt.records.plan import CPU_TARGETS, TARGETS
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Any], Any]
@@ -109,6 +109,7 @@ source = _together(
     ),
 )
 target = _choice("--target", TARGETS, "Runtime that the bundle is for.")
+cpu_target = _choice("--target", CPU_TARGETS, "Runtime that is timed here.")
 inputs = click.option(
     "--inputs",
     metavar="FILE|DIR",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("costs")
-@arguments.target
+@arguments.cpu_target
 @click.option(
     "-o",
     "--output",

@@ -44,12 +44,12 @@ def dequantize_weight(
 
 
 def scalar_tensors(
-    scale: float, zero_point: int, *, names: tuple[str, str]
+    scale: float, zero_point: int, *, names: tuple[str, str], signed: bool = False
 ) -> tuple[TensorProto, TensorProto]:
-    """The inline float32 scale and uint8 zero point of a pair, called `names`."""
+    """The inline float32 scale and uint8 (or `signed`: int8) zero point of a pair, `names`."""
     return (
         numpy_helper.from_array(np.array(scale, dtype=np.float32), names[0]),
-        numpy_helper.from_array(np.array(zero_point, dtype=np.uint8), names[1]),
+        numpy_helper.from_array(np.array(zero_point, np.int8 if signed else np.uint8), names[1]),
     )
 
 

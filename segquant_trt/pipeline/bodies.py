@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from segquant_trt.models import identity
+from segquant_trt.pipeline.magnitudes import magnitudes
 from segquant_trt.pipeline.planning import note_expectations
 from segquant_trt.pipeline.sampling import (
     STEPS,
@@ -114,6 +116,7 @@ def rewrite_stage(work: Work) -> None:
         timestep=work.spec().timestep,
         freezing=_freezing(work),
         hoisting=work.options.hoist_prompt,
+        largest=magnitudes(work, plan.target),
         on_progress=work.update("rewrite"),
     )
     macs = sum(site.macs_per_sample for site in plan.sites) or 1
@@ -127,6 +130,8 @@ def rewrite_stage(work: Work) -> None:
             f"{len(removed.hoisted.sites)} sites ({removed.hoisted.macs_share:.2%} of the MACs) "
             "run once per prompt"
         )
+    for reason, count in Counter(island.reason for island in removed.islands).items():
+        work.progress.note(f"{count} nodes stay in float32: each {reason}")
     identity.note_content(work)
 
 

@@ -15,6 +15,7 @@ from segquant_trt.backends.denoise import float_denoise
 from segquant_trt.backends.emission import StoredArrays
 from segquant_trt.graph.bigfile import load_graph
 from segquant_trt.models.loop import Array, Denoise, DenoisingLoop, Float32
+from segquant_trt.pipeline.magnitudes import magnitudes
 from segquant_trt.pipeline.sampling import STEPS, batch_size_of, guidance_of
 from segquant_trt.plan import Candidate, decisions_sha256
 from segquant_trt.records.recordings import open_recordings
@@ -118,6 +119,7 @@ def _opened(work: Work, candidate: Candidate, path: Path) -> Denoise:
         path,
         arrays=StoredArrays(work.run / "scores.safetensors", candidate.plan),
         timestep=work.spec().timestep,
+        largest=magnitudes(work, candidate.plan.target),
     )
     output = load_graph(path).graph.output[0].name
     session = backend_for(candidate.plan.target).open(path, threads=work.options.threads)

@@ -31,6 +31,8 @@ from segquant_trt.records.model_spec import (
     Validation,
 )
 from segquant_trt.records.plan import (
+    CPU_TARGETS,
+    DISTRIBUTIONS,
     TARGETS,
     Considered,
     Contender,
@@ -61,6 +63,8 @@ from segquant_trt.records.treatment import (
 )
 
 __all__ = [
+    "CPU_TARGETS",
+    "DISTRIBUTIONS",
     "TARGETS",
     "ActivationScheme",
     "AxisRange",

@@ -13,7 +13,7 @@ from segquant_trt.errors import SegQuantError
 from segquant_trt.records.codec import read_record
 from segquant_trt.records.files import digest_of
 from segquant_trt.records.hardware import hardware, hardware_name
-from segquant_trt.records.plan import Target
+from segquant_trt.records.plan import DISTRIBUTIONS, Target
 from segquant_trt.records.user_cache import default_cache
 
 _TABLES = Path(__file__).parents[1] / "plan" / "tables"
@@ -47,7 +47,8 @@ class CostLine:
 class CostTable:
     """Measured with `threads` threads on `hardware`; `batch` samples are assumed in a call.
 
-    `median_error` is the median relative error of the fit over the measured cases.
+    `median_error` is the median relative error of the fit over the measured cases; None of prices
+    that nobody measured: estimates from published rates, as `hardware` says.
     """
 
     SCHEMA_VERSION: ClassVar[int] = 1
@@ -58,7 +59,7 @@ class CostTable:
     threads: int
     versions: dict[str, str]
     batch: int
-    median_error: float
+    median_error: float | None
     lines: tuple[CostLine, ...]
 
 
@@ -82,7 +83,7 @@ def local_table_path(target: Target) -> Path:
     name, cores = hardware_name(), hardware()["cores"]
     words = re.sub(r"[^a-z0-9]+", "-", hardware()["cpu"].lower()).strip("-")
     try:
-        version = metadata.version(target)
+        version = metadata.version(DISTRIBUTIONS[target])
     except metadata.PackageNotFoundError:
         version = "absent"
     machine = f"{words}-{cores}-cores-{digest_of(name)[:8]}"
@@ -98,6 +99,8 @@ def table_advice(target: Target) -> str | None:
         )
     table = cost_table(target, None)
     cores = int(hardware()["cores"])
+    if table.median_error is None:
+        return f"the prices of {target} are estimates: {table.hardware}; nobody has timed them"
     if (table.hardware, table.threads) == (hardware_name(), cores):
         return None
     return (

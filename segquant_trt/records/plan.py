@@ -10,8 +10,15 @@ from typing import ClassVar, Literal
 from segquant_trt.errors import SegQuantError
 from segquant_trt.records.treatment import Treatment
 
-Target = Literal["onnxruntime", "openvino"]
-TARGETS: tuple[Target, ...] = ("onnxruntime", "openvino")
+Target = Literal["onnxruntime", "openvino", "tensorrt-rtx"]
+CPU_TARGETS: tuple[Target, ...] = ("onnxruntime", "openvino")
+TARGETS: tuple[Target, ...] = (*CPU_TARGETS, "tensorrt-rtx")
+DISTRIBUTIONS: dict[Target, str] = {
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "tensorrt-rtx": "tensorrt-rtx-cu13-bindings",
+}
+"""The Python package of each target's runtime or builder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

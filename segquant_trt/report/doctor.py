@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segquant_trt import __version__
-from segquant_trt.records import TARGETS, Target
+from segquant_trt.records import DISTRIBUTIONS, TARGETS, Target
 from segquant_trt.records.costs import table_advice
 from segquant_trt.report.dependencies import (
     DISTRIBUTION,
@@ -125,15 +125,16 @@ def examine() -> Diagnosis:
 
 
 def usable_targets(found: Iterable[Dependency]) -> tuple[Usability, ...]:
-    """A target is usable when its package, which has its name, is there in a fitting version."""
+    """A target is usable when its package is there in a fitting version."""
     by_name = {item.name: item for item in found if item.extra not in _TOOLS}
     results = []
     for target in TARGETS:
-        item = by_name.get(target)
+        item = by_name.get(DISTRIBUTIONS[target])
         usable = item is not None and item.fits
         if item is None:
-            usable = installed_version(target) is not None
-            reason = f"{target} {installed_version(target) or 'is not installed'}"
+            version = installed_version(DISTRIBUTIONS[target])
+            usable = version is not None
+            reason = f"{target} {version or 'is not installed'}"
         elif item.fits:
             reason = f"{target} {item.installed}"
         elif item.installed:

@@ -16,6 +16,7 @@ from onnx import numpy_helper
 
 from segquant_trt.backends.emission import (
     Arrays,
+    Correction,
     FloatTensor,
     SegLinearData,
     StoredWeight,
@@ -38,6 +39,7 @@ class GraphData:
     weights: tuple[WeightCodes, ...]
     floats: tuple[FloatTensor, ...]
     seg_linear: tuple[SegLinearData, ...] = ()
+    corrections: tuple[Correction, ...] = ()
 
 
 def write_data(
@@ -64,6 +66,8 @@ def write_data(
     stored = codes.of(data.weights, on_progress)
     for call in data.seg_linear:
         stored.extend(_seg_linear(call, source, codes.arrays, writer))
+    for correction in data.corrections:
+        stored.append(writer.put(correction.name, _correction(correction, source, codes.arrays)))
     for wanted in data.floats:
         stored.append(writer.put(wanted.name, float_tensor(wanted, source)))
     for tensor in model.graph.initializer:
@@ -87,6 +91,13 @@ def with_promised(model: onnx.ModelProto, data: GraphData) -> onnx.ModelProto:
     for tensor in data.floats:
         copy.graph.initializer.add(
             name=tensor.name, dims=tensor.shape, data_type=kinds.FLOAT, data_location=kinds.EXTERNAL
+        )
+    for correction in data.corrections:
+        copy.graph.initializer.add(
+            name=correction.name,
+            dims=correction.shape,
+            data_type=kinds.FLOAT,
+            data_location=kinds.EXTERNAL,
         )
     for weight in data.weights:
         dims = weight.dims
@@ -188,6 +199,16 @@ def _seg_linear(
         call.correction: correction.astype(np.float32),
     }
     return [writer.put(name, array) for name, array in arrays_by_name.items()]
+
+
+def _correction(wanted: Correction, source: Weights, arrays: Arrays) -> npt.NDArray[np.float32]:
+    weight = wanted.weight
+    found = site_codes(weight.site, weight.treatment, source, arrays)
+    stored = stored_weight(weight, found, source)
+    channels = np.moveaxis(stored.codes, weight.channel_axis, 0)
+    sums = channels.reshape(len(channels), -1).sum(axis=1, dtype=np.int64)
+    values = np.float64(wanted.offset) * sums * stored.scale
+    return np.asarray(values, dtype=np.float32).reshape(wanted.shape)
 
 
 def _renamed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:

@@ -21,7 +21,7 @@ from segquant_trt.graph.qdq import (
 from segquant_trt.graph.wiring import Wiring, node_name
 from segquant_trt.records import LinearSite, SitePlan
 from segquant_trt.rewrite.data import GraphData
-from segquant_trt.schemes import output_encoding, planes
+from segquant_trt.schemes import Encoding, output_encoding, planes
 
 _HINT = "this is a defect of the rewrite stage; please report it with the plan and the graph"
 
@@ -73,7 +73,7 @@ def expected_codes(
             own = planes(part.activation, site=site.name)
             if len(own) == 2 and placement.dual_lowering == "rows" and site.name not in calls:
                 own = own[:1]
-            pairs += [(plane.scale, plane.zero_point) for plane in own] or [None]
+            pairs += [_pair(plane, placement) for plane in own] or [None]
         output = _output_pair(site, plan, placement)
         expected[site.name] = [
             Codes(activation=pair, weight=name, output=output)
@@ -114,6 +114,12 @@ def check_codes(
                 f"the plan wants {expected.get(site)}",
                 hint=_HINT,
             )
+
+
+def _pair(plane: Encoding, placement: Placement) -> Pair:
+    scale = np.dtype(placement.float_type).type(plane.scale)
+    tiny = np.finfo(placement.float_type).tiny
+    return float(max(scale, tiny)), 0 if placement.signed_codes else plane.zero_point
 
 
 def _output_pair(site: LinearSite, plan: SitePlan, placement: Placement) -> Pair | None:

@@ -98,7 +98,7 @@ class QuantizeSites(Pass):
 
     def apply(self, model: onnx.ModelProto) -> None:
         """Rebuild the node list in one sweep."""
-        builder = Builder(FreshNames(model.graph))
+        builder = Builder(FreshNames(model.graph), self._placement.float_type)
         structure = Structure(model, self._folder)
         emitter = SiteEmitter(builder, structure, self._placement, self._arrays, self._timestep)
         additions = {site.bias_node: site for site, _ in self._chosen.values() if site.bias_node}
@@ -125,6 +125,7 @@ class QuantizeSites(Pass):
             weights=emitter.weights,
             floats=emitter.floats,
             seg_linear=tuple(emitter.seg_linear.data),
+            corrections=emitter.corrections,
         )
 
     def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> None:

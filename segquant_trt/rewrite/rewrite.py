@@ -27,6 +27,7 @@ from segquant_trt.records.scratch import scratch_folder, sync_file
 from segquant_trt.rewrite.data import GraphData, StoredCodes, write_data
 from segquant_trt.rewrite.fold_divisors import FoldDivisors
 from segquant_trt.rewrite.freeze_steps import FreezeSteps
+from segquant_trt.rewrite.half import Island, halve
 from segquant_trt.rewrite.hoist_prompt import HoistPrompt
 from segquant_trt.rewrite.quantize_sites import QuantizeSites
 
@@ -44,10 +45,11 @@ class Freezing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removed:
-    """What is no longer in the main graph."""
+    """What is no longer in the main graph; `islands`: what stayed in float32 among float16."""
 
     frozen: FrozenSteps | None
     hoisted: HoistedPrompt | None
+    islands: tuple[Island, ...] = ()
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -67,6 +69,7 @@ def rewrite(
     timestep: str | None = None,
     freezing: Freezing | None = None,
     hoisting: bool = False,
+    largest: Mapping[str, float] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Removed:
     """Write the quantised graph to `out` and its data beside it, with the suffix `.weights`.
@@ -85,6 +88,8 @@ def rewrite(
         timestep: the graph input that factors per step follow; the facts' by default.
         freezing: steps for which everything that depends on the timestep alone becomes tables.
         hoisting: whether what a prompt fixes becomes a graph of its own.
+        largest: magnitudes of tensors that were seen, for targets that compute in float16: what
+            is beyond it stays in float32.
         on_progress: told tensors written and tensors in all.
 
     Returns:
@@ -130,7 +135,11 @@ def rewrite(
             codes = StoredCodes(source, arrays, writer)
             for graph, data in graphs.values():
                 write_data(graph, source, data, codes, writer, on_progress)
-        for path, (graph, _) in graphs.items():
+        models = {path: graph for path, (graph, _) in graphs.items()}
+        placement = backend_for(plan.target).placement
+        if placement.float_type == "float16":
+            removed = replace(removed, islands=_halved(models, scratch, payload, largest or {}))
+        for path, graph in models.items():
             written = scratch / path.name
             written.write_bytes(graph.SerializeToString(deterministic=True))
             _check(written)
@@ -140,6 +149,24 @@ def rewrite(
             sync_file(path)
             path.replace(out.with_name(path.name))
     return removed
+
+
+def _halved(
+    models: Mapping[Path, onnx.ModelProto],
+    folder: Path,
+    payload: Path,
+    largest: Mapping[str, float],
+) -> tuple[Island, ...]:
+    """Make the graphs compute in float16, and their data at `payload`; islands of all of them."""
+    found: dict[str, Island] = {}
+    with scratch_folder(payload) as inner:
+        halved = inner / payload.name
+        with halved.open("wb") as stream:
+            writer = PayloadWriter(stream, payload.name, share=len(models) > 1)
+            for graph in models.values():
+                found.update({one.node: one for one in halve(graph, folder, writer, largest)})
+        halved.replace(payload)
+    return tuple(found.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 Polarity = Literal["both", "positive", "negative"]
 
+_MIDDLE = 128  # uint8 code of the int8 code 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
@@ -30,6 +32,11 @@ class Encoding:
     def clips_polarity(self) -> bool:
         """Whether saturation alone removes the other polarity."""
         return (self.polarity, self.zero_point) in (("positive", 0), ("negative", 255))
+
+    @property
+    def offset(self) -> float:
+        """What the int8 code 0 stands for: `x ~ scale * int8 code + offset`; a float32 value."""
+        return float(np.float32(self.scale) * np.float32(_MIDDLE - self.zero_point))
 
     def quantize(self, x: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
         """Codes of `x`, as ONNX QuantizeLinear computes them: float32 division, ties to even."""

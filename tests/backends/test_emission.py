@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from onnx import NodeProto, TensorProto, helper
 
-from segquant_trt.backends import BACKENDS, Backend, backend_for
+from segquant_trt.backends import CPU_BACKENDS, Backend, backend_for
 from segquant_trt.backends.onnxruntime import OnnxRuntime, literal_session
 from segquant_trt.graph.bigfile import Weights, load_graph
 from segquant_trt.records import (
@@ -32,7 +32,7 @@ from tests.treatments import (
     written,
 )
 
-backends = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.target)
+backends = pytest.mark.parametrize("backend", CPU_BACKENDS, ids=lambda backend: backend.target)
 WEIGHT = full_range_weight((24, CHANNELS), 1)
 BIAS = np.random.default_rng(2).standard_normal(24).astype(np.float32)
 TIMES = np.array([100.0, 600.0], dtype=np.float32)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from segquant_trt.backends import BACKENDS, backend_for
+from segquant_trt.backends import CPU_BACKENDS, backend_for
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import load_graph
 from segquant_trt.records import (
-    TARGETS,
+    CPU_TARGETS,
     Fp8,
     KeepFloat,
     PerStep,
@@ -54,7 +54,7 @@ def refused(folder: Path, model: Path, target: Target, treatment: Treatment, **s
     return caught.value.what
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", CPU_TARGETS)
 def test_linears_that_a_target_lacks(tmp_path: Path, target: Target) -> None:
     model = linear(tmp_path, WEIGHT, None, gemm=False, rank=3)
     plain = case(("symmetric", "static")).treatment
@@ -97,7 +97,7 @@ def test_convolutions_that_a_target_lacks(tmp_path: Path) -> None:
 
     assert "no dual_full convolutions" in told("onnxruntime", WHOLE["dual_full static"])
     assert "no split convolutions" in told("onnxruntime", FURTHER["split"])
-    for target in TARGETS:
+    for target in CPU_TARGETS:
         assert "more than one tap" in told(target, WHOLE["symmetric per_token"])
         assert "4-bit weights with float" in told(target, case(("float", "static"), bits=4))
     static = WHOLE["symmetric static"]
@@ -190,4 +190,4 @@ def test_sites_left_in_float_ask_for_nothing(tmp_path: Path) -> None:
     facts = facts_of(linear(tmp_path, WEIGHT, None, gemm=False, rank=3))
     plan = plan_of(facts, "onnxruntime", lambda _: KeepFloat()).sites[0]
     kept: SitePlan = replace(plan, treatment=left_in_float(1))
-    assert all(b.placement.lacks(facts.sites[0], kept) is None for b in BACKENDS)
+    assert all(b.placement.lacks(facts.sites[0], kept) is None for b in CPU_BACKENDS)

@@ -18,7 +18,7 @@ from segquant_trt.build.proof import smallest_inputs
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import external_range, load_graph
 from segquant_trt.records import (
-    TARGETS,
+    CPU_TARGETS,
     Manifest,
     QuantPlan,
     Target,
@@ -33,7 +33,7 @@ from segquant_trt.serve import load
 from tests.bundles import WIDTH, make_bundle, prepare, stamp_anew
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", CPU_TARGETS)
 def test_contents_and_manifest(tmp_path: Path, target: Target) -> None:
     bundle, manifest = make_bundle(tmp_path, target)
     files = {path.name for path in bundle.iterdir()}
@@ -134,7 +134,7 @@ def test_sites_kept_in_float_count_in_the_total(tmp_path: Path) -> None:
     assert manifest.macs_integer_share == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", CPU_TARGETS)
 def test_four_bits_are_counted_packed_and_still_in_integers(tmp_path: Path, target: Target) -> None:
     """The file holds two codes per byte; the runtime gets one, once the bundle was checked."""
     eight, _ = make_bundle(tmp_path / "eight", target)

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
-from segquant_trt.backends import BACKENDS, Backend
+from segquant_trt.backends import CPU_BACKENDS, Backend
 from segquant_trt.backends.onnxruntime import float_session, literal_session
 from segquant_trt.graph.bigfile import load_graph
 from segquant_trt.models import family_for
@@ -58,7 +58,7 @@ def fitted(kind: str, values: Array) -> ActivationScheme:
 
 @pytest.mark.full
 @pytest.mark.parametrize("scheme", ["symmetric", "shifted"])
-@pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.target)
+@pytest.mark.parametrize("backend", CPU_BACKENDS, ids=lambda backend: backend.target)
 @pytest.mark.parametrize("kind", TINY_KINDS)
 def test_every_site_quantised(
     exported_tiny: LazyFolders, tmp_path: Path, kind: TinyKind, backend: Backend, scheme: str

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from segquant_trt.backends import BACKENDS, Backend
+from segquant_trt.backends import CPU_BACKENDS, Backend
 from segquant_trt.records import GraphFacts
 from segquant_trt.rewrite import rewrite
 from segquant_trt.schemes import fake_quantize, output_encoding
@@ -33,7 +33,7 @@ from tests.small_graphs import (
 )
 
 FLOAT32_ROUNDING = 1e-6
-backends = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.target)
+backends = pytest.mark.parametrize("backend", CPU_BACKENDS, ids=lambda backend: backend.target)
 kinds = pytest.mark.parametrize("kind", ["symmetric", "shifted"])
 
 

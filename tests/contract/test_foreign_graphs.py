@@ -13,7 +13,7 @@ import torch
 from onnx import helper, version_converter
 from torch import nn
 
-from segquant_trt.backends import BACKENDS
+from segquant_trt.backends import CPU_BACKENDS
 from segquant_trt.backends.base import Backend
 from segquant_trt.records import (
     GraphFacts,
@@ -108,7 +108,7 @@ def signal_to_noise(found: Array, wanted: Array) -> float:
     return float(10 * np.log10(np.square(wanted).sum() / np.square(found - wanted).sum()))
 
 
-@pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.target)
+@pytest.mark.parametrize("backend", CPU_BACKENDS, ids=lambda backend: backend.target)
 def test_weights_in_constant_nodes_are_coded_too(tmp_path: Path, backend: Backend) -> None:
     path = exported(tmp_path)
     model = onnx.load(path)
@@ -135,7 +135,7 @@ def test_weights_in_constant_nodes_are_coded_too(tmp_path: Path, backend: Backen
     assert signal_to_noise(y, run_float(path, feeds)["y"]) > 18.0
 
 
-@pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.target)
+@pytest.mark.parametrize("backend", CPU_BACKENDS, ids=lambda backend: backend.target)
 def test_sites_that_are_quantised_already_stay_as_they_are(
     tmp_path: Path, backend: Backend
 ) -> None:

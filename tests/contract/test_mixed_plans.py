@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segquant_trt.backends import BACKENDS, Backend
+from segquant_trt.backends import CPU_BACKENDS, Backend
 from segquant_trt.backends.emission import Structure
 from segquant_trt.backends.onnxruntime import literal_session
 from segquant_trt.graph.bigfile import load_graph
@@ -140,7 +140,7 @@ class Chooser:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.target)
+@pytest.mark.parametrize("backend", CPU_BACKENDS, ids=lambda backend: backend.target)
 @pytest.mark.parametrize("kind", TINY_KINDS)
 def test_every_treatment_in_one_denoiser(
     exported_tiny: LazyFolders, tmp_path: Path, kind: TinyKind, backend: Backend

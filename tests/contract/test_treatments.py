@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segquant_trt.backends import BACKENDS, Backend
+from segquant_trt.backends import CPU_BACKENDS, Backend
 from segquant_trt.records import GraphFacts, KeepFloat, Static
 from segquant_trt.rewrite import rewrite
 from segquant_trt.schemes import output_encoding, site_output
@@ -35,7 +35,7 @@ from tests.treatments import (
 )
 
 FLOAT32_ROUNDING = 2e-6
-backends = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.target)
+backends = pytest.mark.parametrize("backend", CPU_BACKENDS, ids=lambda backend: backend.target)
 
 
 def run(
@@ -93,7 +93,7 @@ def offered(backend: Backend, name: str, kernel: int, groups: int) -> bool:
 
 CONVOLUTION_CASES = [
     pytest.param(backend, shape, name, id=f"{backend.target}-{shape}-{name}")
-    for backend in BACKENDS
+    for backend in CPU_BACKENDS
     for shape, given in CONVOLUTIONS.items()
     for name in ON_CONVOLUTIONS
     if offered(backend, name, given["kernel"], given.get("groups", 1))

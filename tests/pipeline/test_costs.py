@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from segquant_trt.backends import BACKENDS, backend_for
+from segquant_trt.backends import CPU_BACKENDS, backend_for
 from segquant_trt.bench.costs import interleaved as timing_of_calls
 from segquant_trt.bench.costs.graphs import write_empty
 from segquant_trt.bench.costs.shapes import Shape
@@ -31,7 +31,7 @@ FEW = (
     Shape(op="linear", rows=10, parts=(8, 24), outputs=5),
     Shape(op="convolution", rows=8, parts=(4,), outputs=3, kernel=3),
 )
-TARGETS = [backend.target for backend in BACKENDS]
+CPU_TARGETS = [backend.target for backend in CPU_BACKENDS]
 
 
 class Clock:
@@ -59,7 +59,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
     return made
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", CPU_TARGETS)
 @pytest.mark.parametrize("shape", FEW[1:], ids=lambda shape: shape.label)
 def test_variants_of_a_site_compute_nearly_the_same(
     shape: Shape, target: Target, tmp_path: Path
@@ -85,7 +85,7 @@ def test_variants_of_a_site_compute_nearly_the_same(
     assert built >= 4
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", CPU_TARGETS)
 def test_the_empty_graph_hands_its_input_on(target: Target, tmp_path: Path) -> None:
     model, inputs = write_empty(tmp_path)
     session = backend_for(target).float_session(load_graph(model), tmp_path)

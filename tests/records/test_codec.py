@@ -138,7 +138,7 @@ def test_plans_survive_a_round_trip(
         ("zero_shift: 3", "zero_shift: 3.5", "zero_shift"),
         ("why: because", "reason: because", "reason"),
         ("bits: 8", "bits: 7", "7 is unknown; allowed: 4, 8 @"),
-        ("target: onnxruntime", "target: abacus", "allowed: onnxruntime, openvino @ $.target"),
+        ("target: onnxruntime", "target: abacus", "openvino, tensorrt-rtx @ $.target"),
         ("schema_version: 2", "schema_version: 99", "schema_version 99"),
         ("smoothing: null", "smoothing: much", "expected keys and values @"),
         ("sites:", "sites: [", "YAML"),

@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from segquant_trt.errors import SegQuantError
-from segquant_trt.records import TARGETS
+from segquant_trt.records import CPU_TARGETS
 from segquant_trt.records.codec import write_record
 from segquant_trt.records.costs import (
     LOCAL,
@@ -25,7 +25,7 @@ from tests.plan.made_up import PRICES, table
 TERMS = get_args(CostTerm)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", CPU_TARGETS)
 def test_every_target_ships_a_table_of_its_own(target) -> None:
     found = cost_table(target, None)
     assert found.target == target

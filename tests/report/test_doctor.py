@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from segquant_trt.errors import MissingDependencyError
+from segquant_trt.records import TARGETS
 from segquant_trt.report.dependencies import parse_requirements
 from segquant_trt.report.doctor import examine, usable_targets
 from segquant_trt.report.machine import Gpu, parse_cpuinfo
@@ -40,13 +41,14 @@ def test_requirements_are_looked_up() -> None:
 
 
 def test_targets_follow_their_packages() -> None:
-    missing, old = usable_targets(
+    missing, old, rtx = usable_targets(
         parse_requirements(("onnxruntime>=999", 'openvino<0.1; extra == "openvino"'))
     )
     assert (missing.target, missing.usable) == ("onnxruntime", False)
     assert "does not fit >=999" in missing.reason
     assert (old.target, old.usable) == ("openvino", False)
-    (here, _) = usable_targets(parse_requirements(("onnxruntime>=1",)))
+    assert rtx.reason.startswith("tensorrt-rtx ")
+    (here, *_) = usable_targets(parse_requirements(("onnxruntime>=1",)))
     assert here.usable
 
 
@@ -71,7 +73,7 @@ def test_this_machine() -> None:
     plain = diagnosis.as_dict()
     assert plain == json.loads(json.dumps(plain, allow_nan=False))
     assert plain["properties"]["cores"] >= 1
-    assert {row["target"] for row in plain["tables"]["targets"]} == {"onnxruntime", "openvino"}
+    assert {row["target"] for row in plain["tables"]["targets"]} == set(TARGETS)
     assert diagnosis.text().startswith("segquant-trt ")
 
 

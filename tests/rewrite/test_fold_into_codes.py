@@ -15,7 +15,7 @@ from onnx import NodeProto, helper
 from segquant_trt.backends import backend_for
 from segquant_trt.backends.onnxruntime import literal_session
 from segquant_trt.graph.bigfile import load_graph
-from segquant_trt.records import TARGETS, RowFactor, SegmentPlan, Smoothing, Static, Symmetric
+from segquant_trt.records import CPU_TARGETS, RowFactor, SegmentPlan, Smoothing, Static, Symmetric
 from segquant_trt.rewrite import rewrite
 from segquant_trt.rewrite.fold_divisors import FoldDivisors
 from tests.rewrite.test_fold_divisors import (
@@ -85,7 +85,7 @@ def convolution(name: str, source: str, result: str, seed: int, kernel: int = 3)
     return [made], {f"{name}.w": weight, f"{name}.b": random(C)}
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", CPU_TARGETS)
 @pytest.mark.parametrize("before", ["group norm", "convolution"])
 def test_before_a_convolution(tmp_path: Path, before: str, target: str) -> None:
     """Also into what a requantised output is multiplied with, where it has a step per channel."""
@@ -111,7 +111,7 @@ def test_before_a_convolution(tmp_path: Path, before: str, target: str) -> None:
     assert all(proof.integer for proof in proofs.values())
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", CPU_TARGETS)
 @pytest.mark.parametrize("rank", [2, 3])
 def test_behind_a_coded_linear(tmp_path: Path, rank: int, target: str) -> None:
     """Its scales and its bias take the divisor; the bias may be lifted."""
@@ -226,7 +226,7 @@ def test_codes_whose_channels_the_runtime_may_put_last(tmp_path: Path, before: s
     assert not any(has_axis(n) for n in coders)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", CPU_TARGETS)
 def test_codes_of_linears_do_not(tmp_path: Path, target: str) -> None:
     """Their channels lie last."""
     model = graph(tmp_path, activation())

@@ -10,7 +10,7 @@ from onnx import helper
 
 from segquant_trt.graph.bigfile import load_graph
 from segquant_trt.records import (
-    TARGETS,
+    CPU_TARGETS,
     FreeDivisors,
     PerToken,
     SegmentPlan,
@@ -40,7 +40,7 @@ def found(model: Path, target: Target, *kept: str) -> FreeDivisors:
     return foldable(load_graph(model), model.parent, facts_of(model), target, kept)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", CPU_TARGETS)
 @pytest.mark.parametrize("name", [*FOLDED, *KEPT])
 def test_the_tensor_of_two_sites(tmp_path: Path, name: str, target: Target) -> None:
     model = graph(tmp_path, {**FOLDED, **KEPT}[name]())
@@ -51,7 +51,7 @@ def test_the_tensor_of_two_sites(tmp_path: Path, name: str, target: Target) -> N
     assert model.read_bytes() == before
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", CPU_TARGETS)
 def test_a_chain_of_sites_and_what_their_plans_leave(tmp_path: Path, target: Target) -> None:
     """Between two linears it folds; behind an input or a GELU it is multiplied."""
     nodes = [
@@ -72,7 +72,7 @@ def test_a_chain_of_sites_and_what_their_plans_leave(tmp_path: Path, target: Tar
         assert (multiplications(folded) == []) == (site.activation == "h")
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", CPU_TARGETS)
 def test_behind_a_requantised_convolution(tmp_path: Path, target: Target) -> None:
     first, weights = convolution("first", "x", "h", 2)
     second, more = convolution("second", "h", "y", 4)

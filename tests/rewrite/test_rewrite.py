@@ -120,7 +120,7 @@ def test_targets_differ_where_their_fusions_do(tmp_path: Path) -> None:
 
 
 def test_result_is_close_to_float(tmp_path: Path) -> None:
-    from segquant_trt.backends import BACKENDS
+    from segquant_trt.backends import CPU_BACKENDS
 
     model = block(tmp_path)
     feeds = {
@@ -131,7 +131,7 @@ def test_result_is_close_to_float(tmp_path: Path) -> None:
     conv = full_range_weight((16, 8, 3, 3), 2)
     reach = float(np.abs(conv).sum(axis=(1, 2, 3)).max() * 3)
     scale = {"up": Symmetric(scale=reach / 127)}
-    for backend in BACKENDS:
+    for backend in CPU_BACKENDS:
         facts = facts_of(model)
         plan = plan_of(
             facts,

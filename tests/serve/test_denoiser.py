@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from segquant_trt.errors import SegQuantError
-from segquant_trt.records import TARGETS, Target
+from segquant_trt.records import CPU_TARGETS, Target
 from segquant_trt.serve import CompiledDenoiser, load
 from tests.bundles import WIDTH, make_bundle
 from tests.shared import once, run_folder
 
 
-@pytest.fixture(scope="module", params=TARGETS)
+@pytest.fixture(scope="module", params=CPU_TARGETS)
 def denoiser(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> CompiledDenoiser:

@@ -16,7 +16,7 @@ from segquant_trt.analyze import analyze
 from segquant_trt.build import build
 from segquant_trt.errors import SegQuantError
 from segquant_trt.records import (
-    TARGETS,
+    CPU_TARGETS,
     AxisRange,
     Manifest,
     ModelSpec,
@@ -65,7 +65,7 @@ def plain_bundle(run: Path, target: Target = "onnxruntime") -> Path:
     return run / "bundle"
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", CPU_TARGETS)
 def test_the_fallback_is_the_graph_without_tables(tmp_path: Path, target: Target) -> None:
     plain = load(plain_bundle(tmp_path / "plain", target), threads=1)
     bundle, manifest = bundle_of(tmp_path / "frozen", fallback=True, target=target)

@@ -15,7 +15,7 @@ import pytest
 from segquant_trt.analyze import analyze
 from segquant_trt.build import build
 from segquant_trt.errors import SegQuantError
-from segquant_trt.records import TARGETS, AxisRange, Manifest, ModelSpec, Target, TensorSpec
+from segquant_trt.records import CPU_TARGETS, AxisRange, Manifest, ModelSpec, Target, TensorSpec
 from segquant_trt.records.bundle_layout import sealed
 from segquant_trt.rewrite import Freezing, rewrite
 from segquant_trt.serve import load
@@ -59,7 +59,7 @@ def bundle_of(
 
 
 @pytest.mark.parametrize("freeze", [False, True])
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", CPU_TARGETS)
 def test_interleaved_prompts_are_two_separate_runs(
     tmp_path: Path, target: Target, *, freeze: bool
 ) -> None:

@@ -3,7 +3,12 @@
 from segquant_trt.backends.emission.arrays import Arrays, StoredArrays, array_keys
 from segquant_trt.backends.emission.builder import Builder
 from segquant_trt.backends.emission.site import SiteEmitter
-from segquant_trt.backends.emission.stored import FloatTensor, SegLinearData, WeightCodes
+from segquant_trt.backends.emission.stored import (
+    Correction,
+    FloatTensor,
+    SegLinearData,
+    WeightCodes,
+)
 from segquant_trt.backends.emission.structure import Structure
 from segquant_trt.backends.emission.weights import (
     StoredWeight,
@@ -16,6 +21,7 @@ from segquant_trt.backends.emission.weights import (
 __all__ = [
     "Arrays",
     "Builder",
+    "Correction",
     "FloatTensor",
     "SegLinearData",
     "SiteEmitter",

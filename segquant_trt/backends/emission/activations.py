@@ -8,11 +8,13 @@ Every step is emitted once however many sites ask for it, so that the sites of a
 | segments          | the operands of the Concat that made x, else `Split(x)`         |
 | row factor r      | `Div(x, r)`                                                     |
 | one plane         | `Q -> DQ`, behind `Relu` or `Min(x, 0)` where codes do not clip |
+| the same, signed  | `Sub(offset) -> Q -> DQ`, and the product gets the offset back  |
 | two planes as rows | `Concat(x+, c x-)` along the first axis, then `Q -> DQ`        |
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,11 +42,26 @@ class Segment:
 
 
 class Activations:
-    """Emits inputs of sites. `smoothed` maps the output of each divisor's Mul to its 1 / d."""
+    """Emits inputs of sites. `smoothed` maps the output of each divisor's Mul to its 1 / d.
+
+    Args:
+        builder: where the nodes go.
+        structure: of the float graph.
+        factors: of rows.
+        arrays: what the plan names by key.
+        signed: whether codes are int8 with zero point 0.
+    """
 
     def __init__(
-        self, builder: Builder, structure: Structure, factors: Factors, arrays: Arrays
+        self,
+        builder: Builder,
+        structure: Structure,
+        factors: Factors,
+        arrays: Arrays,
+        *,
+        signed: bool = False,
     ) -> None:
+        self.signed = signed
         self.smoothed: dict[str, Float] = {}
         self._builder = builder
         self._structure = structure
@@ -55,6 +72,7 @@ class Activations:
         self._divided: dict[tuple[str, str], str] = {}
         self._polarity: dict[tuple[str, str], str] = {}
         self._decoded: dict[tuple[str, Encoding], str] = {}
+        self._padded: dict[tuple[str, tuple[int, ...]], str] = {}
         self._stacked: dict[tuple[str, Encoding, Encoding], str] = {}
 
     def segments(self, site: LinearSite, plan: SitePlan) -> tuple[Segment, ...]:
@@ -91,9 +109,17 @@ class Activations:
         key = (tensor, encoding)
         if key not in self._decoded:
             own = tensor if encoding.clips_polarity else self._own(tensor, encoding.polarity)
+            if self.offset(encoding):
+                offset = np.array(self.offset(encoding), dtype=np.float32)
+                zero = self._builder.constant(offset, f"{tensor}_offset")
+                own = self._builder.node("Sub", [own, zero], f"{tensor}_shifted")
             self._decoded[key] = self._builder.names.fresh(f"{tensor}_decoded")
             self.pair(own, encoding, self._decoded[key])
         return self._decoded[key]
+
+    def offset(self, encoding: Encoding) -> float:
+        """What is subtracted before coding, and what products get back: 0 of unsigned codes."""
+        return self._builder.number(encoding.offset) if self.signed else 0.0
 
     def stacked(self, tensor: str, planes: tuple[Encoding, Encoding]) -> tuple[str, float]:
         """Both planes one below the other, coded as the first; and what the second's product
@@ -115,16 +141,32 @@ class Activations:
         return self._stacked[key], float(back)
 
     def pair(self, source: str, encoding: Encoding, result: str) -> None:
-        """A Q/DQ pair from `source` to `result`."""
+        """A Q/DQ pair from `source` to `result`; of signed codes, without the offset."""
         names = self._builder.names
+        zero_point = 0 if self.signed else encoding.zero_point
         stored = names.fresh(f"{source}_codes")
         scale, zero = names.fresh(f"{stored}_scale"), names.fresh(f"{stored}_zero")
         self._builder.constants.extend(
-            scalar_tensors(encoding.scale, encoding.zero_point, names=(scale, zero))
+            scalar_tensors(
+                self._scale(encoding), zero_point, names=(scale, zero), signed=self.signed
+            )
         )
         self._builder.nodes.extend(
             quantize_pair(source, stored, result, scale=scale, zero_point=zero)
         )
+
+    def _scale(self, encoding: Encoding) -> float:
+        """Of codes whose scale is to be a number of the final float type, and not zero."""
+        return max(self._builder.number(encoding.scale), self._builder.tiny)
+
+    def padded(self, tensor: str, before: Sequence[int], after: Sequence[int]) -> str:
+        """`tensor` [B, C, ...] with zeros around it, as many as a convolution would put there."""
+        key = (tensor, (*before, *after))
+        if key not in self._padded:
+            pads = np.array([0, 0, *before, 0, 0, *after], dtype=np.int64)
+            name = self._builder.constant(pads, "padding")
+            self._padded[key] = self._builder.node("Pad", [tensor, name], f"{tensor}_padded")
+        return self._padded[key]
 
     def _check_samples(self, site: LinearSite) -> None:
         timestep = self._factors.timestep

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from segquant_trt.backends.placement import FloatType
 from segquant_trt.graph.names import FreshNames
 
 
@@ -17,9 +18,12 @@ class Builder:
 
     Args:
         names: of the graph, so that nothing collides.
+        float_type: what floats will be in the end. They are float32 here, but of numbers that
+            two constants must agree on this type's are taken, see `number`.
     """
 
-    def __init__(self, names: FreshNames) -> None:
+    def __init__(self, names: FreshNames, float_type: FloatType = "float32") -> None:
+        self.float_type = float_type
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
         self.names = names
@@ -56,6 +60,15 @@ class Builder:
             self._known[key] = self.names.fresh(wanted)
             self.constants.append(numpy_helper.from_array(array, self._known[key]))
         return self._known[key]
+
+    def number(self, value: float) -> float:
+        """`value` as the final float type has it."""
+        return float(np.dtype(self.float_type).type(value))
+
+    @property
+    def tiny(self) -> float:
+        """The smallest normal number of the final float type."""
+        return float(np.finfo(self.float_type).tiny)
 
     def rename(self, tensor: str, wanted: str) -> None:
         """Give the output of the last node, which nothing reads yet, the name `wanted`."""

@@ -17,8 +17,6 @@ from segquant_trt.errors import SegQuantError
 from segquant_trt.records import PerStep, PerToken, RowFactor, Static
 from segquant_trt.schemes import row_factor
 
-_TINY = np.float32(np.finfo(np.float32).tiny)
-
 
 class Factors:
     """Makes every factor once.
@@ -68,7 +66,7 @@ class Factors:
             magnitude = builder.node("Abs", [tensor], f"{tensor}_magnitude")
             axes = builder.constant(np.array([axis], dtype=np.int64), "channel_axis")
             amax = builder.node("ReduceMax", [magnitude, axes], f"{tensor}_amax", keepdims=1)
-            tiny = builder.constant(np.array(_TINY), "tiny")
+            tiny = builder.constant(np.array(builder.tiny, dtype=np.float32), "tiny")
             self._rows[key] = builder.node("Max", [amax, tiny], f"{tensor}_factor")
         return self._rows[key]
 
@@ -94,7 +92,7 @@ class Factors:
         """float32[B], or [1] when one timestep is for all."""
         row_factor(np.zeros((1, 1), dtype=np.float32), factor, timestep=0.0)  # checks it
         builder = self._builder
-        table = np.maximum(np.array(factor.factors, dtype=np.float32), _TINY)
+        table = np.maximum(np.array(factor.factors, dtype=np.float32), np.float32(builder.tiny))
         factors = builder.constant(table, "step_factors")
         edges = np.array([factor.edges[1:]], dtype=np.float32)
         column = builder.constant(np.array([-1, 1], dtype=np.int64), "one_column")

@@ -6,6 +6,7 @@
 | two planes    | one product each, with the same codes under two names, and a Sum;        |
 |               | or one product of twice the rows, halved: `upper + c lower`              |
 | split         | one product per segment, each with its own scales, and a Sum             |
+| signed codes  | `Add(product, offset * colsum(W))`                                       |
 | row factor    | `Mul(product, r)`, after the Sum where all segments share it             |
 
 Sums are `Sum` nodes: ONNX Runtime makes a float Gemm of an Add behind a MatMul of rank 2.
@@ -21,7 +22,7 @@ from onnx import NodeProto
 
 from segquant_trt.backends.emission.activations import Activations, Segment
 from segquant_trt.backends.emission.builder import Builder
-from segquant_trt.backends.emission.stored import Float, IntegerBias, WeightCodes
+from segquant_trt.backends.emission.stored import Correction, Float, IntegerBias, WeightCodes
 from segquant_trt.backends.placement import DualLowering
 from segquant_trt.graph.qdq import dequantize_weight, mark_product
 from segquant_trt.graph.wiring import node_name
@@ -33,18 +34,20 @@ from segquant_trt.schemes import planes
 class Operand:
     """The activation of one product.
 
-    `step`: scale of its codes, 0 for float values. `back`: what the lower half of the product's
-    rows is multiplied by before it is added to the upper one; None where there are no halves.
+    `step`: scale of its codes, 0 for float values. `offset`: what signed codes are short of.
+    `back`: what the lower half of the product's rows is multiplied by before it is added to the
+    upper one; None where there are no halves.
     """
 
     segment: int
     tensor: str
     step: float = 0.0
+    offset: float = 0.0
     back: float | None = None
 
 
 class Products:
-    """Emits products; `weights` are the codes that they read.
+    """Emits products; `weights` are the codes that they read, `corrections` what they get back.
 
     Args:
         builder: where the nodes go.
@@ -56,6 +59,7 @@ class Products:
         self, builder: Builder, activations: Activations, dual_lowering: DualLowering
     ) -> None:
         self.weights: list[WeightCodes] = []
+        self.corrections: list[Correction] = []
         self._builder = builder
         self._activations = activations
         self._dual_lowering = dual_lowering
@@ -75,7 +79,10 @@ class Products:
             else:
                 for plane in codes:
                     decoded = self._activations.decoded(tensor, plane)
-                    found.append(Operand(segment=index, tensor=decoded, step=plane.scale))
+                    offset = self._activations.offset(plane)
+                    found.append(
+                        Operand(segment=index, tensor=decoded, step=plane.scale, offset=offset)
+                    )
         return found
 
     def total(
@@ -94,6 +101,7 @@ class Products:
             extra = () if terms else bias
             term = self.product(node, site, [operand.tensor, decoded, *extra])
             term = term if operand.back is None else self._merged(term, operand.back)
+            term = self._corrected(term, site, operand)
             factor = None if shared else segments[operand.segment].factor
             terms.append(self.scaled(term, factor))
         name = site.output
@@ -141,6 +149,19 @@ class Products:
             dequantize_weight(tuple(stored), made.decoded, axis=axis, block=made.block)
         )
         return made.decoded
+
+    def _corrected(self, term: str, site: LinearSite, operand: Operand) -> str:
+        """With what the last weight's columns add up to, times the offset of the codes."""
+        if not operand.offset:
+            return term
+        made = Correction(
+            name=self._builder.names.fresh(f"{self.weights[-1].codes}_correction"),
+            weight=self.weights[-1],
+            offset=operand.offset,
+            shape=(site.out_features, *[1] * len(site.kernel)),
+        )
+        self.corrections.append(made)
+        return self._builder.node("Add", [term, made.name], f"{term}_corrected")
 
     def _merged(self, product: str, back: float) -> str:
         upper, lower = self._builder.halves(product)

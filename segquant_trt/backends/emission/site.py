@@ -5,6 +5,7 @@
 | `MatMul(x, W)`, `Gemm(x, W, b)` | products and their sum (see `products`), then `Add(b)`       |
 | `MatMul -> Add(b)`           | the Add stays; b is lifted to [1, 1, N] where the target wants it |
 | `Conv(x, W, b)`              | products with b in the first                                   |
+| the same, signed codes with an offset | `Pad(x) ->` products without padding, and b   |
 | the same, requantised        | `Conv(.., b) -> Q -> DQ`; by channel `-> Q -> DQ -> Mul -> Add` |
 | the same, with a row factor r | `Conv (-> Q -> DQ) -> Mul(r) -> Add(b)`                       |
 
@@ -25,14 +26,20 @@ from segquant_trt.backends.emission.builder import Builder
 from segquant_trt.backends.emission.factors import Factors
 from segquant_trt.backends.emission.products import Operand, Products, copied
 from segquant_trt.backends.emission.seg_linear import SegLinear
-from segquant_trt.backends.emission.stored import Float, FloatTensor, IntegerBias, WeightCodes
+from segquant_trt.backends.emission.stored import (
+    Correction,
+    Float,
+    FloatTensor,
+    IntegerBias,
+    WeightCodes,
+)
 from segquant_trt.backends.emission.structure import Structure
 from segquant_trt.backends.placement import Placement
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.attributes import ints_attribute
 from segquant_trt.graph.wiring import node_name
 from segquant_trt.records import LinearSite, PerToken, SitePlan
-from segquant_trt.schemes import output_encoding
+from segquant_trt.schemes import output_encoding, planes
 
 
 class SiteEmitter:
@@ -54,7 +61,9 @@ class SiteEmitter:
         arrays: Arrays,
         timestep: str | None,
     ) -> None:
-        self.activations = Activations(builder, structure, Factors(builder, timestep), arrays)
+        self.activations = Activations(
+            builder, structure, Factors(builder, timestep), arrays, signed=placement.signed_codes
+        )
         self.seg_linear = SegLinear(builder, self.activations)
         self._builder = builder
         self._placement = placement
@@ -69,6 +78,11 @@ class SiteEmitter:
     def weights(self) -> tuple[WeightCodes, ...]:
         """Codes that products read, in the order of the products."""
         return tuple(self._products.weights)
+
+    @property
+    def corrections(self) -> tuple[Correction, ...]:
+        """What the products get back where codes are signed."""
+        return tuple(self._products.corrections)
 
     @property
     def floats(self) -> tuple[FloatTensor, ...]:
@@ -119,6 +133,8 @@ class SiteEmitter:
     def convolution(self, node: NodeProto, site: LinearSite, plan: SitePlan) -> None:
         """A Conv, its output requantised where the target wants it."""
         segments = [self._strided(s, node) for s in self.activations.segments(site, plan)]
+        if self._placement.signed_codes:
+            node, segments = self._padded(node, site, segments)
         first = self._products.operands(site, segments)[0]
         late = segments[0].factor is not None or first.back is not None
         if self._placement.requantize_conv_output:
@@ -131,6 +147,26 @@ class SiteEmitter:
             column = self._column(bias, site)
             result = self._builder.node("Add", [result, column], f"{node.output[0]}_sum")
         self._builder.rename(result, node.output[0])
+
+    def _padded(
+        self, node: NodeProto, site: LinearSite, segments: list[Segment]
+    ) -> tuple[NodeProto, list[Segment]]:
+        """With explicit zeros where codes have an offset: a convolution pads with the code 0."""
+        pads = ints_attribute(node, "pads") or ()
+        coded = [planes(s.plan.activation, site=site.name) for s in segments]
+        if not any(pads) or not any(
+            self.activations.offset(plane) for own in coded for plane in own
+        ):
+            return node, segments
+        half = len(pads) // 2
+        bare = copied(node)
+        for attribute in bare.attribute:
+            if attribute.name == "pads":
+                attribute.ints[:] = [0] * len(pads)
+        return bare, [
+            replace(s, tensor=self.activations.padded(s.tensor, pads[:half], pads[half:]))
+            for s in segments
+        ]
 
     def _requantised(
         self, node: NodeProto, site: LinearSite, plan: SitePlan, operand: Operand, *, late: bool

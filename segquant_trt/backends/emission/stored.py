@@ -83,6 +83,16 @@ class FloatTensor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Correction:
+    """float32 `offset * colsum(decoded weight)`, shaped `shape`: what signed codes leave out."""
+
+    name: str
+    weight: WeightCodes
+    offset: float
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SegLinearData:
     """Weight inputs of one call of `segquant::SegLinear`.
 
