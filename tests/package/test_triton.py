@@ -15,14 +15,21 @@ import pytest
 
 from segquant_trt.serve import load
 from tests.package.bundles import BUNDLES, calls_of
-from tests.package.tritonserver import SERVER_VERSION, NoServer, Server, environment, served
+from tests.package.tritonserver import (
+    DRIVER,
+    SERVER_VERSION,
+    NoServer,
+    Server,
+    drive,
+    environment,
+    served,
+)
 from tests.shared import LazyFolders
 
 pytestmark = pytest.mark.full
 
 KINDS = tuple(BUNDLES)
 PROTOCOLS = ("http", "grpc")
-DRIVER = Path(__file__).parent / "drive.py"
 
 
 @pytest.fixture(scope="module")
@@ -56,35 +63,6 @@ def calls(
             np.savez(inputs, **call)
             np.save(expected, direct.run(call))
             found[kind].append([str(inputs), str(expected)])
-    return found
-
-
-def drive(
-    server: Server,
-    models: dict[str, list[list[str]]],
-    *,
-    protocol: str = "http",
-    threads: int = 1,
-    rounds: int = 1,
-) -> dict[str, Any]:
-    port = server.http_port if protocol == "http" else server.grpc_port
-    job = {
-        "client": str(server.repository / "client.py"),
-        "url": f"127.0.0.1:{port}",
-        "protocol": protocol,
-        "threads": threads,
-        "rounds": rounds,
-        "models": models,
-    }
-    result = subprocess.run(
-        [server.environment.python, DRIVER],
-        input=json.dumps(job),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
-    found: dict[str, Any] = json.loads(result.stdout)
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -20,9 +21,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from segquant_trt.records.user_cache import default_cache
 
+DRIVER = Path(__file__).parent / "drive.py"
 PYTRITON = "nvidia-pytriton==0.7.0"
 SERVER_VERSION = "2.51.0"
 _MADE = "complete"
@@ -191,6 +194,37 @@ def served(
         yield server
     finally:
         server.stop()
+
+
+def drive(
+    server: Server,
+    models: dict[str, list[list[str]]],
+    *,
+    protocol: str = "http",
+    threads: int = 1,
+    rounds: int = 1,
+) -> dict[str, Any]:
+    """What `drive.py` says of the calls of these models: pairs of inputs and expected answers."""
+    port = server.http_port if protocol == "http" else server.grpc_port
+    job = {
+        "client": str(server.repository / "client.py"),
+        "url": f"127.0.0.1:{port}",
+        "protocol": protocol,
+        "threads": threads,
+        "rounds": rounds,
+        "models": models,
+    }
+    result = subprocess.run(
+        [server.environment.python, DRIVER],
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if result.returncode:
+        raise RuntimeError(result.stderr)
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
 
 
 def _free_ports(count: int) -> list[int]:
