@@ -49,6 +49,15 @@ def test_scales_per_channel_make_it_write_float32(code: Code) -> None:
     assert prove(report, {"site": ["site"]})["site"].precision == code
 
 
+def test_a_float_convolution_is_transposed_on_both_sides() -> None:
+    graph = Graph()
+    weight, bias = graph.random(OUT, CHANNELS, 3, 3), graph.random(OUT)
+    y = graph.op("Conv", image(graph), weight, bias, name="site", pads=[1] * 4)
+    report = reported(graph.model(y))
+    assert launched(report) == ["kgen", "correlation float16 to float16", "kgen"]
+    assert [layer.name.split("_myl0")[0] for layer in report.layers[::2]] == ["__myl_Tran"] * 2
+
+
 def test_one_scale_for_all_channels_makes_it_write_float16() -> None:
     graph = Graph()
     y = convolution(graph, image(graph), axis=None, bias=False)

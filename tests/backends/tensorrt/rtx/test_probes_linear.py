@@ -59,6 +59,14 @@ def test_a_static_linear_is_a_quantiser_a_gemm_and_one_epilogue(code: Code, capa
     assert len(proof.products) == len(proof.before) == len(proof.after) == 1
 
 
+def test_a_float_linear_has_one_kernel_less() -> None:
+    graph = Graph()
+    y = graph.op("MatMul", tokens(graph), graph.random(DEPTH, WIDTH), name="site")
+    report = reported(graph.model(graph.op("Add", y, graph.random(WIDTH))))
+    assert launched(report) == ["gemm float16 to float16", "kgen"]
+    assert not prove(report, {"site": ["site"]})["site"].integer
+
+
 @pytest.mark.parametrize("capability", ["sm_75", "sm_80", "sm_86", "sm_121"])
 def test_int8_is_there_on_every_gpu(capability: str) -> None:
     graph = Graph()

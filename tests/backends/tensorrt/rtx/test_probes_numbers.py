@@ -74,6 +74,20 @@ def test_scales_per_channel_leave_the_sums_of_codes_to_the_epilogue(code: Code, 
     assert not held(engine, weight, dtype)
 
 
+def test_small_products_of_scales_lose_digits_in_float16() -> None:
+    graph = Graph()
+    data, weights = 0.01, RELATIVE * 0.0005
+    codes, zero = graph.codes((DEPTH, WIDTH), "int8"), graph.zero("int8", [WIDTH])
+    weight = graph.op("DequantizeLinear", codes, graph.constant(weights), zero, axis=1)
+    x = graph.pair(graph.input("x", 2, ROWS, DEPTH), data)
+    engine = built(graph.model(graph.op("MatMul", x, weight, name="site")))[1]
+    products = float(np.float16(data)) * weights.astype(np.float16).astype(np.float64)
+    assert held(engine, products, np.float16)
+    rounded = products.astype(np.float16).astype(np.float64)
+    worst = np.abs(rounded / products - 1.0).max()
+    assert worst > 4 * np.finfo(np.float16).eps, "subnormal: steps of 6e-8"
+
+
 def test_the_decoding_scale_counts_where_it_differs_from_the_coding_one() -> None:
     decoded = 0.00781
     engine = per_channel("int8", TensorProto.FLOAT16, decoded=decoded)
