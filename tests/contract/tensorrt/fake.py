@@ -26,7 +26,10 @@ _PLAIN: dict[str, tuple[type, ...]] = {
     "int": (int,), "bool": (bool, int), "float": (int, float), "str": (str,),
     "Buffer": (bytes, bytearray, memoryview),
 }  # fmt: skip
-_DEFAULTS: dict[str, Any] = {"int": 0, "bool": True, "float": 0.0, "str": "", "None": None}
+_DEFAULTS: dict[str, Any] = {
+    "int": 0, "bool": True, "float": 0.0, "str": "", "None": None,
+    "CapsuleType": "a capsule", "capsule": "a capsule",
+}  # fmt: skip
 
 
 @functools.cache

@@ -6,6 +6,7 @@ with one on the CPU.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -65,6 +66,7 @@ class TorchCuda:
             )
         self._torch = torch
         self.device = torch.device("cuda", index)
+        self._capturing = threading.Lock()
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
         """Memory of the device."""
@@ -93,11 +95,16 @@ class TorchCuda:
         tensor.record_stream(stream)
 
     def capture(self, stream: Any, work: Callable[[], None]) -> Replay:
-        """A CUDA graph."""
-        graph = self._torch.cuda.CUDAGraph()
-        with self._torch.cuda.graph(graph, stream=stream):
+        """A CUDA graph. One thread captures at a time, while others go on calling."""
+        cuda = self._torch.cuda
+        graph = cuda.CUDAGraph()
+        with (
+            self._capturing,
+            cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+        ):
             work()
-        return graph.replay
+        replay: Replay = graph.replay
+        return replay
 
     def synchronize(self, stream: Any) -> None:
         """Wait for everything on `stream`."""
