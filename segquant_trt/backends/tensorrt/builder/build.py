@@ -153,6 +153,7 @@ def _serialized(tensorrt: Installed, prepared: Prepared, progress: Progress) -> 
         raise KeyboardInterrupt
     if memory is None:
         raise _not_built(tensorrt, prepared)
+    monitor.complete()
     return bytes(memory)
 
 
@@ -166,25 +167,27 @@ def _interruptible(call: Callable[[], T], monitor: BuildMonitor, progress: Progr
     """Run `call`, which hears of no signal, on a thread of its own while this one listens."""
     results: list[T] = []
     errors: list[BaseException] = []
+    done = threading.Event()  # after a signal `Thread.join` may return too early
 
     def work() -> None:
         try:
             results.append(call())
         except BaseException as error:  # handed to the caller's thread
             errors.append(error)
+        finally:
+            done.set()
 
-    thread = threading.Thread(target=work, name="tensorrt-build", daemon=True)
-    thread.start()
+    threading.Thread(target=work, name="tensorrt-build", daemon=True).start()
     try:
-        while thread.is_alive():
-            thread.join(_WAIT_S)
+        while not done.wait(_WAIT_S):
+            pass
     except KeyboardInterrupt:
         monitor.cancel()
         progress.note(
             "stopping after the kernel that is being timed, to keep the timings; "
             "Ctrl-C again stops at once"
         )
-        thread.join()
+        done.wait()
     if errors:
         raise errors[0]
     return results[0]

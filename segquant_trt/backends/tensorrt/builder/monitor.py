@@ -80,9 +80,14 @@ class BuildMonitor:
         with self._lock:
             phase = self._phases.pop(name, None)
             if phase is not None and phase.parent is None:
-                phase.done = phase.steps
-                self._told = max(self._told, _PARTS if not self._phases else self._told)
+                self._told = _PARTS - 1
                 self._progress.update(LABEL, self._told, _PARTS)
+
+    def complete(self) -> None:
+        """The build is over: there may have been several outermost phases."""
+        with self._lock:
+            self._told = _PARTS
+            self._progress.update(LABEL, _PARTS, _PARTS)
 
     @property
     def fraction(self) -> float:
@@ -99,8 +104,9 @@ class BuildMonitor:
     def _tell(self) -> None:
         roots = [name for name, phase in self._phases.items() if phase.parent is None]
         if roots:
-            self._told = max(self._told, int(_PARTS * self._share(roots[0])))
-            self._progress.update(LABEL, min(self._told, _PARTS - 1), _PARTS)
+            share = int(_PARTS * self._share(roots[0]))
+            self._told = max(self._told, min(share, _PARTS - 1))
+            self._progress.update(LABEL, self._told, _PARTS)
 
     def _share(self, name: str) -> float:
         """Done steps of a phase, and within the current one what its inner phases did."""
