@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segquant_trt.bench.timed import is_float
 from segquant_trt.errors import SegQuantError
 from segquant_trt.records import AxisRange, TensorSpec
 from segquant_trt.records.axes import Wording, check_sizes
@@ -143,13 +144,28 @@ def made_inputs(interface: Interface, lengths: Mapping[str, int], *, seed: int) 
     """
     shapes = {spec.name: _shape(spec, lengths) for spec in interface.inputs}
     check_sizes(interface.inputs, interface.axes, shapes, Wording(before="input ", hint=_HINT))
-    if interface.class_name is not None and interface.config is not None:
-        from segquant_trt.models import family_for
-
-        family = family_for(interface.class_name)
-        return family.example_inputs(interface.config, lengths, seed=seed)
+    made = _as_the_family_makes_them(interface, lengths, seed)
+    if made is not None:
+        return made
     rng = np.random.default_rng(seed)
     return {spec.name: _noise(spec, shapes[spec.name], rng) for spec in interface.inputs}
+
+
+def _as_the_family_makes_them(
+    interface: Interface, lengths: Mapping[str, int], seed: int
+) -> dict[str, Array] | None:
+    """None where no family is known, or its inputs are not those of the interface."""
+    from segquant_trt.models import FAMILIES
+
+    family = next((one for one in FAMILIES if one.class_name == interface.class_name), None)
+    if family is None or interface.config is None:
+        return None
+    try:
+        known = family.inputs(interface.config)
+    except (KeyError, TypeError, SegQuantError):
+        return None
+    same = {spec.name for spec in known} == {spec.name for spec in interface.inputs}
+    return family.example_inputs(interface.config, lengths, seed=seed) if same else None
 
 
 def _shape(spec: TensorSpec, lengths: Mapping[str, int]) -> tuple[int, ...]:
@@ -239,9 +255,8 @@ def _unlike(what: str) -> SegQuantError:
 
 
 def _alike(one: TensorSpec, other: TensorSpec) -> bool:
-    kinds = {np.dtype(spec.dtype).kind for spec in (one, other)}
     return (
-        (len(kinds) == 1 or kinds == {"i", "u"})
+        is_float(one.dtype) == is_float(other.dtype)
         and len(one.shape) == len(other.shape)
         and all(
             a == b or isinstance(a, str) or isinstance(b, str)

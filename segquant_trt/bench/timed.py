@@ -104,18 +104,29 @@ def converted(
 
 
 def _converted(inputs: Mapping[str, Array], spec: TensorSpec, name: str) -> Array:
+    return check_kind(inputs, spec, name).astype(np.dtype(spec.dtype), copy=False)
+
+
+def check_kind(inputs: Mapping[str, Array], spec: TensorSpec, name: str) -> Array:
+    """The input that a subject's `spec` speaks of, in whatever width it is.
+
+    Raises:
+        SegQuantError: it is missing, or a float in an integer's place.
+    """
     array = inputs.get(spec.name)
     if array is None:
         raise SegQuantError(
             f"{name} takes an input '{spec.name}'; given are {', '.join(inputs)}",
             hint="compare subjects of one model, or give all inputs in one file with --inputs",
         )
-    wanted = np.dtype(spec.dtype)
-    if array.dtype == wanted:
-        return array
-    if not np.can_cast(array.dtype, wanted, casting="same_kind"):
+    if is_float(array.dtype.name) and not is_float(spec.dtype):
         raise SegQuantError(
-            f"input '{spec.name}' is {array.dtype.name}; {name} takes {wanted.name}",
+            f"input '{spec.name}' is {array.dtype.name}; {name} takes {spec.dtype}",
             hint="compare subjects of one model",
         )
-    return array.astype(wanted)
+    return array
+
+
+def is_float(dtype: str) -> bool:
+    """Whether a type's name is that of a floating-point type, NumPy's own or not."""
+    return "float" in dtype

@@ -154,13 +154,22 @@ class _Counter:
         )
 
     def _from_softmax(self, tensor: str) -> bool:
-        maker = self._wiring.producer.get(tensor)
+        tensors = [tensor]
         for _ in range(_FARTHEST):
-            if maker is None or maker.op_type not in _SCORES_PATH | {"Softmax"}:
-                return False
-            if maker.op_type == "Softmax":
+            makers = [
+                self._wiring.producer[name] for name in tensors if name in self._wiring.producer
+            ]
+            if any(maker.op_type == "Softmax" for maker in makers):
                 return True
-            maker = self._wiring.producer.get(maker.input[0])
+            # A Where that guards against rows without any key has its value further back.
+            tensors = [
+                name
+                for maker in makers
+                if maker.op_type in _SCORES_PATH
+                for name in (maker.input[1:] if maker.op_type == "Where" else maker.input[:1])
+            ]
+            if not tensors:
+                return False
         return False
 
     def _to_softmax(self, node: NodeProto) -> bool:

@@ -128,6 +128,9 @@ class _Shapes(click.ParamType[dict[str, tuple[int, ...]]]):
     show_default=True,
     help="How long each subject runs before that.",
 )
+@click.option(
+    "--useCudaGraph", "cuda_graphs", is_flag=True, help="Replay an engine's calls as one launch."
+)
 @click.option("--seed", metavar="N", type=int, default=0, help="Of made inputs and turns.")
 @click.option(
     "--profile",
@@ -225,6 +228,7 @@ def _request(given: dict[str, Any]) -> ComparisonRequest:
         threads=given["threads"],
         device=given["device"],
         dtype=given["dtype"],
+        cuda_graphs=given["cuda_graphs"],
         top=given["top"],
         memory=given["memory"],
     )

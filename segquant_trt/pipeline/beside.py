@@ -130,6 +130,7 @@ class OneCall:
                 "threads": machine.threads,
                 "device": machine.device,
                 "dtype": machine.dtype,
+                "cuda_graphs": machine.cuda_graphs,
                 "inputs": str(self.inputs),
             }
         )

@@ -53,6 +53,7 @@ class ComparisonRequest:
         axes: lengths to sweep, by axis.
         shapes: of inputs by name, in place of `axes`.
         inputs: a safetensors file with one call's inputs, in place of both.
+        cuda_graphs: whether engines replay their calls as one launch.
         top: kernels to list per subject; 0 profiles nothing.
         memory: whether each subject is opened once more, in a process of its own.
     """
@@ -66,6 +67,7 @@ class ComparisonRequest:
     threads: int | None = None
     device: str = "cpu"
     dtype: str = "float32"
+    cuda_graphs: bool = False
     top: int = 0
     memory: bool = True
 
@@ -144,6 +146,7 @@ def compare(
             threads=request.threads,
             device=request.device,
             dtype=request.dtype,
+            cuda_graphs=request.cuda_graphs,
         )
         names = unique_names(asked)
         contestants: list[Contestant] = []

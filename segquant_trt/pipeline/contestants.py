@@ -24,6 +24,7 @@ Kind = Literal[
     "tensorrt-int8",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+_WHOLE = ("bundle", "model.onnx")  # a run folder's own
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 _FORMS = (
     "give a bundle, a run folder, an .onnx file or an engine "
@@ -120,10 +121,10 @@ def named(asked: Asked) -> str:
     """How tables call it: by its run folder, file or model, and what it is unless a bundle."""
     path = Path(asked.where)
     run = run_of(asked)
-    if run is not None and (path.is_dir() or path.name == "model.onnx"):
-        name = run.resolve().name
-    else:
-        name = path.resolve().name if path.exists() else asked.where
+    name = path.resolve().name if path.exists() else asked.where
+    if run is not None:
+        whole = is_run(path) or path.name in _WHOLE
+        name = run.resolve().name if whole else f"{run.resolve().name}/{name}"
     return name if asked.kind == "bundle" else f"{name} ({_word(asked)})"
 
 

@@ -28,6 +28,7 @@ def _main(parent_pid: str, arguments: str) -> None:
         threads=given["threads"],
         device=given["device"],
         dtype=given["dtype"],
+        cuda_graphs=given["cuda_graphs"],
     )
     asked = Asked(kind=given["kind"], where=given["where"])
     try:

@@ -39,6 +39,7 @@ class Machine:
     threads: int | None = None
     device: str = "cpu"
     dtype: str = "float32"
+    cuda_graphs: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,7 @@ def open_contestant(asked: Asked, name: str, machine: Machine) -> Contestant:
         case "float" | "onnxruntime" | "openvino":
             return _onnx(asked, name, machine)
         case "engine":
-            return _engine(asked, name)
+            return _engine(asked, name, machine)
         case "torch" | "torch-compile" | "torchao-fp8":
             return _torch(asked, name, machine)
         case "tensorrt-fp16" | "tensorrt-fp8" | "tensorrt-int8":
@@ -150,13 +151,13 @@ def _onnx(asked: Asked, name: str, machine: Machine) -> Contestant:
     )
 
 
-def _engine(asked: Asked, name: str) -> Contestant:
+def _engine(asked: Asked, name: str, machine: Machine) -> Contestant:
     from segquant_trt.pipeline.engines import engines
 
     path = Path(asked.where)
     if not path.is_file():
         raise SegQuantError(f"{path} does not exist", hint="give an engine file, or a bundle")
-    subject = engines().open(path, name)
+    subject = engines(cuda_graphs=machine.cuda_graphs).open(path, name)
     return Contestant(
         asked=asked,
         subject=subject,
@@ -170,9 +171,9 @@ def _torch(asked: Asked, name: str, machine: Machine) -> Contestant:
     from segquant_trt.models.torch_module import load_module
 
     fp8 = asked.kind == "torchao-fp8"
-    source = _module_source(asked)
     device = "cuda" if fp8 and machine.device == "cpu" else machine.device
     _check_gpu(device, name)
+    source = _module_source(asked)
     subject = torch_subject(
         name,
         load_module(source.files, source.family, source.config),
@@ -255,9 +256,9 @@ def _module_source(asked: Asked) -> _ModuleSource:
             found.config,
         )
     family = family_for(class_name)
-    return _ModuleSource(
-        name=name, files=files, family=family, config=config, inputs=family.inputs(config)
-    )
+    with family.described():
+        inputs = family.inputs(config)
+    return _ModuleSource(name=name, files=files, family=family, config=config, inputs=inputs)
 
 
 def _tensorrt(asked: Asked, name: str, machine: Machine) -> Contestant:
@@ -266,7 +267,7 @@ def _tensorrt(asked: Asked, name: str, machine: Machine) -> Contestant:
 
     precision = _precisions()[asked.kind]
     check_arithmetic(precision)
-    opener = engines()
+    opener = engines(cuda_graphs=machine.cuda_graphs)
     float_one = _onnx(replace(asked, kind="onnxruntime"), name, machine)
     model = _self_contained(asked, machine)
     subject = TensorrtOnnx(

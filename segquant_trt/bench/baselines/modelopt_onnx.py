@@ -23,7 +23,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp16", "int8", "fp8")
 def prepared_onnx(
     model: Path, out: Path, precision: Precision, inputs: Mapping[str, Array]
 ) -> Path:
-    """Write a self-contained graph in `precision` beside nothing else of that name.
+    """Write a self-contained graph in `precision`, in a folder that holds nothing else of value.
 
     Args:
         model: a self-contained float ONNX file.
@@ -36,6 +36,7 @@ def prepared_onnx(
     """
     autocast, quantize = _modelopt()
     logging.getLogger("modelopt").setLevel(logging.WARNING)
+    out.parent.mkdir(parents=True, exist_ok=True)
     try:
         if precision == "fp16":
             _save(autocast(str(model), low_precision_type="fp16", keep_io_types=True), out)
@@ -49,6 +50,10 @@ def prepared_onnx(
                 output_path=str(out),
                 log_level="WARNING",
             )
+    except ImportError as error:  # AutoCast needs polygraphy, which ModelOpt does not bring
+        raise MissingDependencyError(
+            error.name or "polygraphy", extra="tensorrt", why=f"ModelOpt's way to {precision}"
+        ) from error
     except Exception as error:  # its exceptions share no base class
         reason = str(error).partition("\n")[0]
         raise SegQuantError(

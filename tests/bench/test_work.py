@@ -1,0 +1,189 @@
+"""Counted work against torch's own count, formulas against graphs, and FLUX by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from segquant_trt.bench.published import PUBLISHED, flux_work, published_for, sd3_work
+from segquant_trt.bench.work import Work, has_codes, work_of
+from segquant_trt.errors import SegQuantError
+from segquant_trt.graph.bigfile import load_graph
+from segquant_trt.models import family_for
+from tests.bundles import WIDTH, make_bundle
+from tests.golden.catalogue import GRAPHS, packed_path, read_graph
+from tests.golden.families import FAMILIES
+from tests.small_graphs import save_graph
+
+# The exporter drops what the module computes for nobody: Qwen's last text stream. Its optimiser
+# computes DiT's embedding of the timestep once, the module once per block.
+UNUSED_MACS = {"qwen": 145_152 + 18_144, "dit.optimized": 21_024}
+# Products without bias are batched ones for torch, as attention's are; Sana's own attention has
+# no softmax.
+ATTENTION_ALONE = ("sd15", "flux", "pixart", "dit", "hunyuan", "wan", "cogvideox", "qwen")
+
+
+def everything(_: str) -> bool:
+    return True
+
+
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors by underscored name."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name, value in nested.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{name}_")
+        elif hasattr(value, "shape"):
+            found[f"{prefix}{name}"] = tuple(value.shape)
+    return found
+
+
+def torch_counts(family: str) -> tuple[int, int, dict[str, tuple[int, ...]]]:
+    """All multiply-accumulates of the module as torch runs it, those of batched products among
+    them, and the shapes of its inputs."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    example = FAMILIES[family]()
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        example.module(**example.inputs, **example.constants)
+    counts = {str(op): flops // 2 for op, flops in counter.get_flop_counts()["Global"].items()}
+    batched = sum(macs for op, macs in counts.items() if "bmm" in op)
+    return sum(counts.values()), batched, flat(example.inputs)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_work_is_what_torch_counts(family: str) -> None:
+    total, batched, shapes = torch_counts(family)
+    names = [name for name, (owner, _) in GRAPHS.items() if owner == family]
+    assert names
+    for name in names:
+        model = read_graph(packed_path(name))
+        given = {
+            value.name: shapes.get(value.name.replace(".", "_"), ()) for value in model.graph.input
+        }
+        found = work_of(model, given, coded=everything)
+        unused = UNUSED_MACS.get(family, 0) + UNUSED_MACS.get(name, 0)
+        assert found.total == total - unused, name
+        assert 0 < found.attention <= batched, name
+        if family in ATTENTION_ALONE:
+            assert (found.attention, found.other) == (batched, 0), name
+
+
+def attention_graph(folder: Path) -> Path:
+    """Queries from `x` by a linear, keys and values `x` itself; a product that is no attention."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["q"], name="to_q"),
+        helper.make_node("Transpose", ["x"], ["k"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["q", "k"], ["raw"], name="scores"),
+        helper.make_node("Mul", ["raw", "scale"], ["scaled"]),
+        helper.make_node("Softmax", ["scaled"], ["p"], axis=-1),
+        helper.make_node("MatMul", ["p", "x"], ["o"], name="mix"),
+        helper.make_node("MatMul", ["k", "o"], ["y"], name="gram"),
+    ]
+    weights = {"w": np.ones((5, 5), np.float32), "scale": np.float32(0.5)}
+    inputs = {"x": ["batch", "tokens", 5]}
+    return save_graph(folder / "model.onnx", nodes, inputs, ["y"], weights)
+
+
+def test_each_product_is_counted_as_what_it_is(tmp_path: Path) -> None:
+    model = load_graph(attention_graph(tmp_path))
+    rows, width = 3 * 7, 5
+    linear, attention = rows * width * width, 2 * rows * 7 * width
+    found = work_of(model, {"x": (3, 7, 5)}, coded=everything)
+    assert found == Work(coded=linear, attention=attention, other=width * width * rows)
+    in_float = work_of(model, {"x": (3, 7, 5)}, coded=lambda site: site != "to_q")
+    assert in_float == Work(coded=0, attention=attention, other=linear + width * width * rows)
+    assert not has_codes(model)
+
+
+def test_a_rewritten_graph_says_itself_what_is_coded(tmp_path: Path) -> None:
+    bundle, _ = make_bundle(tmp_path)
+    model = load_graph(bundle / "model.onnx")
+    found = work_of(model, {"x": (3, 8, WIDTH), "e": (3, WIDTH)}, folder=bundle)
+    assert has_codes(model)
+    assert found == Work(coded=3 * 8 * WIDTH**2 + 3 * WIDTH**2, attention=0, other=0)
+
+
+def test_a_shape_that_nobody_knows_is_an_error(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Unknown", ["x"], ["u"], domain="somewhere"),
+        helper.make_node("MatMul", ["u", "w"], ["y"], name="fc"),
+    ]
+    path = tmp_path / "model.onnx"
+    model = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "g",
+            [helper.make_tensor_value_info("x", 1, ["n", 4])],
+            [helper.make_tensor_value_info("y", 1, None)],
+            [helper.make_tensor("w", 1, [4, 4], np.ones(16, np.float32))],
+        ),
+        opset_imports=[helper.make_opsetid("", 21), helper.make_opsetid("somewhere", 1)],
+    )
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(SegQuantError, match=r"the shape of '.' at MatMul 'fc' cannot be told"):
+        work_of(load_graph(path), {"x": (2, 4)})
+
+
+@pytest.mark.parametrize(
+    ("published", "count", "lengths"),
+    [
+        ("FluxTransformer2DModel", flux_work, {"tokens": 12, "text": 7}),
+        ("SD3Transformer2DModel", sd3_work, {"height": 8, "width": 6, "text": 7}),
+    ],
+)
+@pytest.mark.parametrize("variant", ["plain", "other"])
+def test_formulas_agree_with_torch(
+    published: str, count: Any, lengths: dict[str, int], variant: str
+) -> None:
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    family = family_for(published)
+    config = family.cut(family.complete({})) | {
+        "num_attention_heads": 3,
+        "joint_attention_dim": 40,
+        "pooled_projection_dim": 24,
+    }
+    if published.startswith("SD3"):
+        config |= {"caption_projection_dim": 3 * config["attention_head_dim"]}
+        config |= {"dual_attention_layers": [0]} if variant == "other" else {}
+    else:
+        config |= {"guidance_embeds": variant == "other", "num_single_layers": 1}
+    module = family.build(config)
+    inputs = family.example_inputs(config, {**lengths, "batch": 1})
+    arguments = family.nest({name: torch.from_numpy(x) for name, x in inputs.items()})
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        module(**arguments)
+    wanted = sum(counter.get_flop_counts()["Global"].values()) // 2
+    assert count(config, lengths).total == wanted
+
+
+def test_published_sizes_are_those_of_the_families() -> None:
+    for published in PUBLISHED:
+        family = family_for(published.class_name)
+        config = family.complete(dict(published.config))
+        typical = {axis.name: axis.typical for axis in family.sizes(config)}
+        assert published.lengths == {name: typical[name] for name in published.lengths}
+    assert published_for("UNet2DConditionModel") is None
+
+
+def test_flux_by_hand() -> None:
+    """Width 3072, 19 + 38 blocks, 4096 image and 512 text tokens: a fifth is attention."""
+    tokens, width, blocks = 4608, 3072, 57
+    linears = blocks * tokens * 12 * width * width
+    attention = blocks * 2 * tokens * tokens * width
+    flux = published_for("FluxTransformer2DModel")
+    assert flux is not None
+    found = flux.work()
+    assert (found.coded, found.attention) == (linears, attention)
+    assert 0.199 < found.attention / found.total < 0.201
+    assert found.other / found.total < 0.001
