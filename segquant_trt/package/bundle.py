@@ -134,7 +134,7 @@ def _write_model(
     )
     atomic_write_json(version / DESCRIPTION, description.plain())
     warm_up = {}
-    if options.warm_up:
+    if options.warm_up and _takes_one_sample(manifest, batching):
         warm_up = one_sample(_example(manifest), batching)
         (folder / "warmup").mkdir()
         for name, array in warm_up.items():
@@ -154,6 +154,11 @@ def _example(manifest: Manifest) -> dict[str, Array]:
     shapes = typical_shapes(manifest.inputs, manifest.axes)
     timestep, frozen = manifest.timestep, manifest.frozen
     return example_inputs(manifest.inputs, shapes, timestep=timestep, frozen=frozen)
+
+
+def _takes_one_sample(manifest: Manifest, batching: Batching) -> bool:
+    """Whether a server's warm-up, which is of one sample, is a call that the model takes."""
+    return all(axis.minimum == 1 for axis in manifest.axes if axis.name == batching.axis)
 
 
 def _write_graphs(folder: Path, bundle: Path, manifest: Manifest) -> None:

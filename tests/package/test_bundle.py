@@ -6,6 +6,9 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +159,20 @@ def test_options_reach_the_configuration(
     assert not set(absent) & set(found)
 
 
+def test_models_that_take_no_single_sample_are_not_warmed_up(
+    plain: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    """The warm-up would fail, and the model not load."""
+    pair = tuple(
+        dataclasses.replace(axis, minimum=2 if axis.name == "batch" else axis.minimum)
+        for axis in plain[1].axes
+    )
+    manifest = dataclasses.replace(plain[1], axes=pair)
+    package_bundle(plain[0], manifest, tmp_path / "out", ServingOptions())
+    assert not block((tmp_path / "out" / "small" / "config.pbtxt").read_text(), "model_warmup")
+    assert not (tmp_path / "out" / "small" / "warmup").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -274,6 +291,38 @@ def test_a_failure_leaves_nothing(
     assert "no space left" in refused(*plain, out, ServingOptions(), force=True)
     assert content(out) == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from segquant_trt.package import ServingOptions, bundle, package_bundle
+from segquant_trt.serve.integrity import checked_manifest
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+bundle._write_probe = die
+source = Path(sys.argv[1])
+package_bundle(source, checked_manifest(source), Path(sys.argv[2]), ServingOptions(), force=True)
+"""
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_killed_run_leaves_the_old_repository_or_none(
+    plain: tuple[Path, Manifest], tmp_path: Path, there: bool
+) -> None:
+    out = tmp_path / "out"
+    if there:
+        package_bundle(*plain, out, ServingOptions(name="old"))
+    before = content(out) if there else {}
+    result = subprocess.run([sys.executable, "-c", KILLED, plain[0], out], timeout=120)
+    assert result.returncode == -signal.SIGKILL
+    assert out.exists() is there
+    assert content(out) == before
+    package_bundle(*plain, out, ServingOptions(name="new"), force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (out / "new" / "config.pbtxt").is_file()
 
 
 @pytest.mark.parametrize(

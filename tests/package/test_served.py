@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from segquant_trt.backends import onnxruntime
+from segquant_trt.backends.onnxruntime import OnnxRuntime
 from segquant_trt.errors import SegQuantError
+from segquant_trt.package.example import write_arrays
 from segquant_trt.package.repository import CONFIG
 from segquant_trt.package.served.calls import CallError, answers
 from segquant_trt.package.served.graphs import ServedGraphs
+from segquant_trt.package.served.sessions import int8_sums_are_exact, open_graph
 from segquant_trt.serve import load
 from tests.package.bundles import BUNDLES, Call, calls_of
 from tests.shared import LazyFolders
@@ -240,3 +248,72 @@ def test_a_failing_runtime_is_no_fault_of_the_call(
         assert not isinstance(one, CallError)
         assert one.what.endswith("bad allocation")
         assert "x float32[2, 4, 160]" in one.what
+
+
+class Captured(Exception):
+    """Instead of a session."""
+
+
+def options_of(open_it: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The session options that a call of ONNX Runtime is given."""
+    import onnxruntime
+
+    found: list[Any] = []
+
+    def capture(_: object, options: Any, *__: object, **___: object) -> None:
+        found.append(options)
+        raise Captured("no session")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(onnxruntime, "InferenceSession", capture)
+        with pytest.raises(SegQuantError, match="no session"):
+            open_it()
+    return found[0]
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_sessions_are_the_backends(
+    repositories: LazyFolders, monkeypatch: pytest.MonkeyPatch, exact: bool, threads: int
+) -> None:
+    """Bits would differ, or sums saturate, where an option did."""
+    path = repositories["plain"] / "plain" / "1" / "graphs" / "model.onnx"
+    monkeypatch.setattr(onnxruntime, "_int8_sums_are_exact", lambda: exact)
+    theirs = options_of(lambda: OnnxRuntime().open(path, threads=threads), monkeypatch)
+    ours = options_of(lambda: open_graph(path, threads=threads, exact=exact), monkeypatch)
+    plain = [name for name in dir(theirs) if not name.startswith("_")]
+    values = {name: getattr(theirs, name) for name in plain if not callable(getattr(theirs, name))}
+    assert {name: getattr(ours, name) for name in values} == values
+    assert values["use_deterministic_compute"] is True
+    source = inspect.getsource(onnxruntime)
+    keys = set(re.findall(r'"(session\.\w+)"', source))
+    assert len(keys) >= 3
+    for key in keys:
+        try:
+            wanted = theirs.get_session_config_entry(key)
+        except RuntimeError:  # not set there
+            continue
+        assert ours.get_session_config_entry(key) == wanted
+
+
+def test_the_probe_says_what_the_backend_says(repositories: LazyFolders, tmp_path: Path) -> None:
+    graphs = repositories["plain"] / "plain" / "1" / "graphs"
+    assert int8_sums_are_exact(graphs) is onnxruntime._int8_sums_are_exact()
+
+
+@pytest.mark.parametrize("output", ["convolution0_y", "linear1_y"])
+def test_the_probe_finds_saturated_sums(
+    repositories: LazyFolders, tmp_path: Path, output: str
+) -> None:
+    """Sums that are off by a hundredth."""
+    graphs = repositories["plain"] / "plain" / "1" / "graphs"
+    with np.load(graphs / "probe.npz") as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    assert f"sums:{output}" in arrays
+    (tmp_path / "probe.onnx").write_bytes((graphs / "probe.onnx").read_bytes())
+    write_arrays(tmp_path / "probe.npz", arrays)
+    right = int8_sums_are_exact(tmp_path)
+    arrays[f"sums:{output}"] = arrays[f"sums:{output}"] * 1.01
+    write_arrays(tmp_path / "probe.npz", arrays)
+    assert int8_sums_are_exact(tmp_path) is False
+    assert right is onnxruntime._int8_sums_are_exact()

@@ -272,6 +272,35 @@ def test_a_model_whose_process_is_killed(server: Server, calls: dict[str, list[l
     all_right(drive(server, {"plain": calls["plain"]}), 12)
 
 
+def test_a_compiled_transformer(compiled_flux: Path, tmp_path: Path) -> None:
+    """FLUX, compiled and packaged by their commands; samples share positions of tokens."""
+    from segquant_trt.cli.app import main
+
+    try:
+        environment()
+    except NoServer as reason:
+        pytest.skip(str(reason))
+    bundle, out = str(compiled_flux / "bundle"), str(tmp_path / "models")
+    assert main(["package", "triton", bundle, "-o", out, "--name", "flux"]) == 0
+    with np.load(tmp_path / "models" / "example.npz") as stored:
+        example = dict(stored)
+    assert example["img_ids"].ndim == 2
+    direct, pairs = load(bundle), []
+    for samples in (1, 2):
+        batch = {
+            name: array if name.endswith("_ids") else array[:samples]
+            for name, array in example.items()
+        }
+        np.savez(tmp_path / f"{samples}.npz", **batch)
+        np.save(tmp_path / f"{samples}.npy", direct.run(batch))
+        pairs.append([str(tmp_path / f"{samples}.npz"), str(tmp_path / f"{samples}.npy")])
+    with served(tmp_path / "models", tmp_path / "log") as one:
+        for protocol in PROTOCOLS:
+            for threads in (1, 8):
+                found = drive(one, {"flux": pairs}, protocol=protocol, threads=threads, rounds=4)
+                all_right(found, 8 * threads)
+
+
 def test_a_damaged_model_is_not_served(repositories: LazyFolders, tmp_path: Path) -> None:
     """Beside a whole one: the server says which file is wrong, and the other model is fine."""
     try:
