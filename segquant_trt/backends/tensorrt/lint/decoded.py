@@ -1,10 +1,12 @@
 """Look back from a product's operand to the DequantizeLinear that it comes from.
 
-| between DequantizeLinear and product               | seen through                          |
-|----------------------------------------------------|---------------------------------------|
+| between DequantizeLinear and product                | seen through                          |
+|-----------------------------------------------------|---------------------------------------|
 | Reshape, Transpose, Slice, Split, Gather, Expand... | yes: codes can be moved instead       |
-| Cast, Identity, Dropout                             | yes                                   |
+| Identity, Dropout, Cast there and back              | yes                                   |
+| Cast from FP32 to 16 bits                           | by TensorRT-RTX                       |
 | Mul or Div by one constant number, Neg              | by TensorRT-RTX                       |
+| Mul or Div of a weight by a number per output channel | by TensorRT-RTX                     |
 | Concat of tensors decoded with one equal scale      | yes                                   |
 | Pad before a convolution                            | yes: it becomes the convolution's own |
 | anything else                                       | no                                    |
@@ -15,9 +17,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
+from segquant_trt.backends.tensorrt.lint.element_types import type_name
+from segquant_trt.backends.tensorrt.lint.output_axis import output_axis
 from segquant_trt.backends.tensorrt.lint.subject import Subject
+from segquant_trt.graph.shapes.knowledge import Shape
 from segquant_trt.graph.wiring import node_name
 
 MOVES = frozenset(
@@ -49,13 +54,14 @@ Operand = Decoded | Hidden | None
 
 def look_back(name: str, subject: Subject, *, product: NodeProto) -> Operand:
     """Where the tensor `name` comes from; None when no codes lead to it."""
-    path: list[NodeProto] = []
+    operand, path = name, list[NodeProto]()
     while True:
         node = subject.wiring.producer.get(name)
         if node is None:
             return None
         if node.op_type == "DequantizeLinear":
-            return Decoded(decode=node, path=tuple(reversed(path)))
+            cast = _converted(node.output[0], operand, subject)
+            return cast or Decoded(decode=node, path=tuple(reversed(path)))
         if node.op_type in _JOINS:
             return _joined(node, subject, product, path)
         through = _carried(node, subject, product)
@@ -77,18 +83,52 @@ def _carried(node: NodeProto, subject: Subject, product: NodeProto) -> str | Non
         return None
     if node.op_type == "Neg":
         return node.input[0]
-    if node.op_type in ("Mul", "Div") and _one_number(node.input[1], subject):
+    if node.op_type in ("Mul", "Div") and _factor(node.input[1], node, subject, product):
         return node.input[0]
-    if node.op_type == "Mul" and _one_number(node.input[0], subject):
+    if node.op_type == "Mul" and _factor(node.input[0], node, subject, product):
         return node.input[1]
     return None
 
 
-def _one_number(name: str, subject: Subject) -> bool:
+def _factor(name: str, node: NodeProto, subject: Subject, product: NodeProto) -> bool:
+    """Whether scales can take the factor `name` up: one number, or one per output channel."""
     if name not in subject.foldable:
         return False
-    dims = subject.shapes.of(name)
-    return dims is not None and all(length == 1 for length in dims)
+    dims, whole = subject.shapes.of(name), subject.rank(node.output[0])
+    if dims is None or whole is None:
+        return False
+    long = [axis + whole - len(dims) for axis, length in enumerate(dims) if length != 1]
+    if not long:
+        return True
+    made = node.output[0]
+    if made not in subject.foldable or made not in product.input[:2]:
+        return False
+    scales = _scales_behind(node, subject)
+    several = scales is not None and any(length != 1 for length in scales)
+    place = list(product.input).index(made)
+    fits = long == [output_axis(product, place, subject)]
+    return fits and (several or product.op_type == "Conv")
+
+
+def _scales_behind(node: NodeProto, subject: Subject) -> Shape | None:
+    makers = (subject.wiring.producer.get(name) for name in node.input)
+    decodes = [m for m in makers if m is not None and m.op_type == "DequantizeLinear"]
+    return subject.shapes.of(decodes[0].input[1]) if decodes else None
+
+
+def _converted(made: str, operand: str, subject: Subject) -> Hidden | None:
+    """Casts in between that stay, because scales of the first type cannot stand for the second."""
+    kinds = [subject.types.get(name) for name in (made, operand)]
+    if kinds[0] == kinds[1] or None in kinds:
+        return None
+    if subject.target == "tensorrt-rtx" and kinds[0] == TensorProto.FLOAT:
+        return None
+    words = " to ".join(type_name(kind) for kind in kinds if kind)
+    return Hidden(
+        cause="between",
+        reason=f"a Cast from {words} stands between DequantizeLinear and the product",
+        nodes=(operand,),
+    )
 
 
 def _joined(

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from onnx import TensorProto
 
-from segquant_trt.backends.tensorrt.lint.element_types import FLOAT8
-from segquant_trt.backends.tensorrt.lint.finding import DATA_CENTRE
+from segquant_trt.backends.tensorrt.lint.element_types import FLOAT8, INT4
+from segquant_trt.backends.tensorrt.lint.finding import DATA_CENTRE, RTX
 from segquant_trt.backends.tensorrt.lint.rule import Problem, Rule
-from segquant_trt.backends.tensorrt.lint.subject import Subject
+from segquant_trt.backends.tensorrt.lint.subject import PAIR, Subject
 from segquant_trt.graph.wiring import node_name
 
 
@@ -18,7 +18,7 @@ def without_fp8(capability: int) -> bool:
     return capability < 89
 
 
-def without_bfloat16(capability: int) -> bool:
+def turing(capability: int) -> bool:
     """GPUs before Ampere."""
     return capability < 80
 
@@ -38,9 +38,33 @@ def bfloat16(subject: Subject) -> Iterator[Problem]:
     yield from _of_type(subject, TensorProto.BFLOAT16, "BF16")
 
 
+def int4(subject: Subject) -> Iterator[Problem]:
+    """Codes of four bits."""
+    for node in subject.nodes(*PAIR):
+        codes = node.input[0] if node.op_type == "DequantizeLinear" else node.output[0]
+        if subject.types.get(codes) == INT4:
+            yield Problem(
+                node_name(node), f"its codes have four bits; sm_{subject.capability}", (codes,)
+            )
+
+
+def float32_products(subject: Subject) -> Iterator[Problem]:
+    """Products whose result is FP32, of whatever operands."""
+    for node in subject.nodes("MatMul", "Gemm"):
+        made = node.output[0]
+        if made in subject.needed and subject.types.get(made) == TensorProto.FLOAT:
+            yield Problem(
+                node_name(node), f"TensorRT-RTX has no FP32 product for sm_{subject.capability}"
+            )
+
+
 def _of_type(subject: Subject, kind: int, word: str) -> Iterator[Problem]:
     for node in subject.wiring.nodes:
-        made = [name for name in node.output if subject.types.get(name) == kind]
+        made = [
+            name
+            for name in node.output
+            if subject.types.get(name) == kind and name in subject.needed
+        ]
         if made:
             reason = f"it computes {word}, which GPUs of sm_{subject.capability} do not have"
             yield Problem(node_name(node), reason, tuple(made))
@@ -68,7 +92,23 @@ RULES: tuple[Rule, ...] = (
         severity="build-error",
         check=bfloat16,
         fix="export in FP16; BF16 needs sm_80 or later",
-        gpus=without_bfloat16,
+        gpus=turing,
+    ),
+    Rule(
+        name="int4-on-this-gpu",
+        severity="build-error",
+        check=int4,
+        fix="use int8 weights; codes of four bits need sm_80 or later",
+        targets=RTX,
+        gpus=turing,
+    ),
+    Rule(
+        name="fp32-product-on-this-gpu",
+        severity="build-error",
+        check=float32_products,
+        fix="export in FP16; FP32 products need sm_80 or later",
+        targets=RTX,
+        gpus=turing,
     ),
     Rule(
         name="int8-on-this-gpu",

@@ -11,7 +11,7 @@ from onnx import NodeProto
 from segquant_trt.backends.tensorrt.lint.finding import RTX
 from segquant_trt.backends.tensorrt.lint.rule import Problem, Rule
 from segquant_trt.backends.tensorrt.lint.subject import Subject
-from segquant_trt.graph.attributes import attribute, has_default_domain
+from segquant_trt.graph.attributes import attribute, has_default_domain, int_attribute
 from segquant_trt.graph.wiring import node_name, with_inner_nodes
 
 # What OnnxParser.supports_operator of TensorRT-RTX 1.7.1 answers no to, among ONNX's own.
@@ -106,6 +106,21 @@ def shadowed(subject: Subject) -> Iterator[Problem]:
             )
 
 
+def group_norm_scales(subject: Subject) -> Iterator[Problem]:
+    """GroupNormalization, whose scales were one per group before opset 21."""
+    for node in subject.nodes("GroupNormalization"):
+        dims, whole = (subject.shapes.of(subject.operand(node, place)) for place in (1, 0))
+        channels = whole[1] if whole is not None and len(whole) > 1 else None
+        groups = int_attribute(node, "num_groups", 0)
+        wanted = channels if subject.opset >= 21 else groups
+        known = dims is not None and isinstance(dims[0], int) and isinstance(wanted, int)
+        if dims is not None and known and dims[0] != wanted:
+            yield Problem(
+                node_name(node),
+                f"{dims[0]} scales for {groups} groups; opset {subject.opset} wants {wanted}",
+            )
+
+
 def _all_nodes(subject: Subject) -> Iterator[NodeProto]:
     for node in subject.wiring.nodes:
         yield from with_inner_nodes(node)
@@ -131,6 +146,12 @@ RULES: tuple[Rule, ...] = (
         check=without_plugin,
         fix="replace it by operators of fixed output shape; TensorRT-RTX ships no plugins",
         targets=RTX,
+    ),
+    Rule(
+        name="group-norm-scales",
+        severity="build-error",
+        check=group_norm_scales,
+        fix="declare the opset that the file was written for: one scale per channel since 21",
     ),
     Rule(
         name="shadowed-operator",

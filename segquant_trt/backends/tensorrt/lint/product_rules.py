@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from segquant_trt.backends.tensorrt.lint import hardware
 from segquant_trt.backends.tensorrt.lint.decoded import Decoded
 from segquant_trt.backends.tensorrt.lint.element_types import INT4
 from segquant_trt.backends.tensorrt.lint.finding import DATA_CENTRE, RTX
@@ -100,6 +101,19 @@ RULES: tuple[Rule, ...] = (
         "multiply after the product instead",
     ),
     Rule(
+        name="dynamic-scale-convolution",
+        severity="build-error",
+        check=obstacle("dynamic-scale-convolution"),
+        fix="make the scale a constant: TensorRT-RTX 1.7 crashes on this",
+        targets=RTX,
+    ),
+    Rule(
+        name="vector-scale",
+        severity="not-8-bit",
+        check=obstacle("vector-scale"),
+        fix="store the scale and zero point as scalars, of shape []",
+    ),
+    Rule(
         name="weight-axis",
         severity="not-8-bit",
         check=obstacle("weight-axis"),
@@ -191,6 +205,14 @@ RULES: tuple[Rule, ...] = (
         check=obstacle("transposed-convolution"),
         fix="leave it in 16 bits, or write it as Resize and Conv",
         targets=RTX,
+    ),
+    Rule(
+        name="turing-convolution",
+        severity="not-8-bit",
+        check=obstacle("turing-convolution"),
+        fix="leave convolutions in FP16 on this GPU",
+        targets=RTX,
+        gpus=hardware.turing,
     ),
     Rule(
         name="weight-only",

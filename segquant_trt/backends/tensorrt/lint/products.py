@@ -6,7 +6,7 @@ channel), with nothing in between that codes cannot pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from onnx import NodeProto, TensorProto
@@ -14,12 +14,14 @@ from onnx import NodeProto, TensorProto
 from segquant_trt.backends.tensorrt.lint.decoded import Decoded, Hidden, Operand, look_back
 from segquant_trt.backends.tensorrt.lint.element_types import type_name
 from segquant_trt.backends.tensorrt.lint.finding import Precision
-from segquant_trt.backends.tensorrt.lint.scale_axis import output_axis, scale_axis
+from segquant_trt.backends.tensorrt.lint.output_axis import output_axis
+from segquant_trt.backends.tensorrt.lint.scale_axis import scale_axis
 from segquant_trt.backends.tensorrt.lint.subject import Subject
 from segquant_trt.graph.attributes import int_attribute
 from segquant_trt.graph.wiring import node_name
 
 PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
+_LINEARS = ("MatMul", "Gemm")
 _PRECISIONS: dict[int, Precision] = {TensorProto.INT8: "int8", TensorProto.FLOAT8E4M3FN: "fp8"}
 # Nothing but the axes' order and lengths of 1 can change under these.
 _HARMLESS = frozenset({"Identity"})
@@ -69,19 +71,13 @@ def _product(node: NodeProto, subject: Subject) -> Product | None:
     left, right = (look_back(name, subject, product=node) for name in node.input[:2])
     if not any(isinstance(operand, Decoded) for operand in (left, right)):
         return None
-    kinds = [_codes(operand, subject) for operand in (left, right)]
+    kinds = _codes(node, (left, right), subject)
     obstacles = [
         *_operand_obstacles(node, 0, left, subject),
         *_operand_obstacles(node, 1, right, subject),
-        *_pair_obstacles(kinds, left, right, subject),
+        *_pair_obstacles(node, kinds, left, right, subject),
+        *_kernel_obstacles(node, subject),
     ]
-    if node.op_type == "ConvTranspose" and subject.target == "tensorrt-rtx":
-        obstacles.append(
-            Obstacle(
-                cause="transposed-convolution",
-                reason="TensorRT-RTX has no 8-bit transposed convolution",
-            )
-        )
     told = {_PRECISIONS[kind] for kind in kinds if kind in _PRECISIONS}
     return Product(
         node=node,
@@ -91,17 +87,37 @@ def _product(node: NodeProto, subject: Subject) -> Product | None:
     )
 
 
-def _codes(operand: Operand, subject: Subject) -> int | None:
-    if not isinstance(operand, Decoded):
-        return None
-    kind = subject.types.get(operand.decode.input[0])
-    # TensorRT computes on int8 where an activation's codes are unsigned or of four bits.
-    return kind if is_constant(operand, subject) else computed_as(kind)
+def _codes(node: NodeProto, operands: Sequence[Operand], subject: Subject) -> list[int | None]:
+    """The type of each operand's codes as TensorRT computes them.
+
+    An activation's unsigned codes are taken for int8, and those of four bits beside a weight.
+    """
+    kinds = [
+        subject.types.get(operand.decode.input[0]) if isinstance(operand, Decoded) else None
+        for operand in operands
+    ]
+    constant = [isinstance(o, Decoded) and is_constant(o, subject) for o in operands]
+    linear = node.op_type in _LINEARS and any(constant)
+    taken = {TensorProto.UINT8, TensorProto.INT4} if linear else {TensorProto.UINT8}
+    return [
+        TensorProto.INT8 if kind in taken and not fixed else kind
+        for kind, fixed in zip(kinds, constant, strict=True)
+    ]
 
 
-def computed_as(kind: int | None) -> int | None:
-    """The type in which TensorRT computes an activation's codes."""
-    return TensorProto.INT8 if kind in (TensorProto.UINT8, TensorProto.INT4) else kind
+def _kernel_obstacles(node: NodeProto, subject: Subject) -> Iterator[Obstacle]:
+    if subject.target != "tensorrt-rtx":
+        return
+    if node.op_type == "ConvTranspose":
+        yield Obstacle(
+            cause="transposed-convolution",
+            reason="TensorRT-RTX has no 8-bit transposed convolution",
+        )
+    if node.op_type == "Conv" and subject.capability < 80:
+        yield Obstacle(
+            cause="turing-convolution",
+            reason=f"TensorRT-RTX has no 8-bit convolution for sm_{subject.capability}",
+        )
 
 
 def is_constant(operand: Decoded, subject: Subject) -> bool:
@@ -138,19 +154,29 @@ def _operand_obstacles(
         return
     scale = operand.decode.input[1]
     if scale not in subject.foldable:
+        convolution = node.op_type.startswith("Conv") and subject.target == "tensorrt-rtx"
         yield Obstacle(
-            cause="dynamic-scale",
+            cause="dynamic-scale-convolution" if convolution else "dynamic-scale",
             reason=f"the scale '{scale}' of '{name}' is computed while the engine runs",
             tensors=(scale,),
         )
     elif is_constant(operand, subject):
         yield from _weight_obstacles(node, place, operand, subject)
     else:
-        yield from _activation_obstacles(operand, subject)
+        yield from _activation_obstacles(node, operand, subject)
 
 
-def _activation_obstacles(operand: Decoded, subject: Subject) -> Iterator[Obstacle]:
+def _activation_obstacles(
+    node: NodeProto, operand: Decoded, subject: Subject
+) -> Iterator[Obstacle]:
     scale = operand.decode.input[1]
+    if node.op_type == "Conv" and subject.rank(scale) and one_scale(scale, subject):
+        yield Obstacle(
+            cause="vector-scale",
+            reason=f"the activation's scale '{scale}' is a vector of one number",
+            tensors=(scale,),
+        )
+        return
     if not one_scale(scale, subject):
         yield Obstacle(
             cause="activation-scale",
@@ -203,13 +229,18 @@ def one_scale(scale: str, subject: Subject) -> bool:
 
 
 def _pair_obstacles(
-    kinds: list[int | None], left: Operand, right: Operand, subject: Subject
+    node: NodeProto, kinds: list[int | None], left: Operand, right: Operand, subject: Subject
 ) -> Iterator[Obstacle]:
     if not (isinstance(left, Decoded) and isinstance(right, Decoded)):
         return
-    if kinds[0] != kinds[1] and not _widened(kinds, left, right, subject):
+    widened = node.op_type in _LINEARS and _widened(kinds, left, right, subject)
+    if kinds[0] != kinds[1] and not widened:
         words = " and ".join(type_name(kind) if kind else "unknown" for kind in kinds)
         yield Obstacle(cause="codes-differ", reason=f"its operands have codes of {words}")
+    if node.op_type not in _LINEARS or not (
+        is_constant(left, subject) or is_constant(right, subject)
+    ):
+        return
     scales = [subject.types.get(operand.decode.input[1]) for operand in (left, right)]
     if scales[0] != scales[1] and None not in scales:
         words = " and ".join(type_name(kind) for kind in scales if kind)

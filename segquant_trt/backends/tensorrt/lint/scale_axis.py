@@ -1,4 +1,4 @@
-"""Along which axis of a product's operand a weight's scales lie, and where they should."""
+"""Along which axis of a product's operand a weight's scales lie."""
 
 from __future__ import annotations
 
@@ -14,21 +14,6 @@ from segquant_trt.graph.dims import Dim
 from segquant_trt.graph.wiring import permutation
 
 _RESHAPES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
-
-
-def output_axis(node: NodeProto, place: int, subject: Subject) -> int | None:
-    """The axis of the operand at `place` that output channels lie along; None for a vector."""
-    match node.op_type:
-        case "Conv":
-            return 0
-        case "ConvTranspose":
-            return 1
-        case "Gemm":
-            turned = int_attribute(node, ("transA", "transB")[place], 0)
-            return (1 if turned else 0) if place == 0 else (0 if turned else 1)
-        case _:
-            rank = subject.rank(node.input[place])
-            return None if rank is None or rank < 2 else rank - 1 if place else rank - 2
 
 
 def scale_axis(operand: Decoded, subject: Subject) -> int | None:

@@ -107,9 +107,19 @@ def count(subject: Subject) -> Iterator[Problem]:
 
 def foreign_type(subject: Subject) -> Iterator[Problem]:
     """Scales of another float type than the tensor that is quantised."""
+    yield from _foreign(subject, fp8=False)
+
+
+def foreign_type_of_fp8(subject: Subject) -> Iterator[Problem]:
+    """The same where the codes are FP8."""
+    yield from _foreign(subject, fp8=True)
+
+
+def _foreign(subject: Subject, *, fp8: bool) -> Iterator[Problem]:
     for node in subject.nodes("QuantizeLinear"):
         kinds = [subject.types.get(name) for name in node.input[:2]]
-        if kinds[0] != kinds[1] and FLOATS.issuperset(kinds):
+        of_fp8 = subject.types.get(node.output[0]) == FLOAT8
+        if of_fp8 == fp8 and kinds[0] != kinds[1] and FLOATS.issuperset(kinds):
             words = " and the scale ".join(type_name(kind) for kind in kinds if kind)
             yield Problem(node_name(node), f"the tensor is {words}", (node.input[1],))
 
@@ -163,6 +173,12 @@ RULES: tuple[Rule, ...] = (
         severity="advice",
         check=foreign_type,
         fix="store the scale in the tensor's type; ONNX before opset 23 knows nothing else",
+    ),
+    Rule(
+        name="fp8-scale-type",
+        severity="build-error",
+        check=foreign_type_of_fp8,
+        fix="store the scale in the tensor's type, or cast the tensor before QuantizeLinear",
     ),
     Rule(
         name="opset-of-codes",

@@ -28,6 +28,9 @@ _KNOWN = frozenset(
 )  # fmt: skip
 _COMPUTED = _KNOWN - {UINT8, TensorProto.INT4, TensorProto.FLOAT4E2M1}
 _CODES = frozenset({INT8, FLOAT8, TensorProto.INT4})
+_TAKE_FP8 = frozenset(
+    {*PAIR, "Concat", "Reshape", "Flatten", "Transpose", "Identity", "Dropout", "Shape"}
+)
 _EVERY_OPERAND = frozenset(
     {"Add", "Sub", "Mul", "Div", "Max", "Min", "Mean", "Sum", "Mod", "PRelu", "Equal", "Greater",
      "GreaterOrEqual", "Less", "LessOrEqual", "Concat", "MatMul", "Gemm", "Conv", "ConvTranspose",
@@ -130,6 +133,17 @@ def stray_codes(subject: Subject) -> Iterator[Problem]:
                 )
 
 
+def moved_fp8(subject: Subject) -> Iterator[Problem]:
+    """FP8 codes that anything but the few layers which take them reads."""
+    for node in subject.wiring.nodes:
+        if node.op_type in _TAKE_FP8 or node.op_type in subject.plugins:
+            continue
+        codes = [name for name in node.input if subject.types.get(name) == FLOAT8]
+        made = tuple(name for name in codes if name not in subject.wiring.constants)
+        if made:
+            yield Problem(node_name(node), f"{node.op_type} reads FP8 codes", made)
+
+
 def _makes_zero(node: NodeProto, subject: Subject) -> bool:
     """Whether what the node makes is read as zero points only."""
     readers = [(r, name) for name in node.output for r in subject.wiring.consumers.get(name, ())]
@@ -186,5 +200,11 @@ RULES: tuple[Rule, ...] = (
         severity="build-error",
         check=stray_codes,
         fix="let DequantizeLinear read the constant itself, and do the rest before or after it",
+    ),
+    Rule(
+        name="fp8-moved",
+        severity="build-error",
+        check=moved_fp8,
+        fix="do it before QuantizeLinear or behind DequantizeLinear",
     ),
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from onnx import TensorProto
+from onnx import NodeProto, TensorProto
 
-from segquant_trt.backends.tensorrt.lint.element_types import codes_type, type_name
+from segquant_trt.backends.tensorrt.lint.element_types import FLOAT8, codes_type, type_name
 from segquant_trt.backends.tensorrt.lint.rule import Problem, Rule
 from segquant_trt.backends.tensorrt.lint.subject import PAIR, Subject
 from segquant_trt.graph.attributes import int_attribute
@@ -16,9 +16,8 @@ from segquant_trt.graph.wiring import node_name
 
 def nonzero(subject: Subject) -> Iterator[Problem]:
     """Asymmetric codes."""
-    for node in subject.nodes(*PAIR):
-        zero = subject.operand(node, 2)
-        values = subject.values(zero) if zero else None
+    for node, zero in _integer(subject):
+        values = subject.values(zero)
         if values is not None and np.any(np.asarray(values, dtype=np.float32) != 0):
             worst = float(np.abs(np.asarray(values, dtype=np.float32)).max())
             yield Problem(node_name(node), f"its zero point is not zero ({worst:g})", (zero,))
@@ -26,21 +25,38 @@ def nonzero(subject: Subject) -> Iterator[Problem]:
 
 def not_constant(subject: Subject) -> Iterator[Problem]:
     """Zero points that come from an input or are computed."""
-    for node in subject.nodes(*PAIR):
-        zero = subject.operand(node, 2)
-        if zero and zero not in subject.foldable:
+    for node, zero in _integer(subject):
+        if zero not in subject.foldable:
             yield Problem(node_name(node), "its zero point is no constant", (zero,))
 
 
 def size(subject: Subject) -> Iterator[Problem]:
     """One zero point for many scales, or the reverse."""
-    for node in subject.nodes(*PAIR):
-        scale, zero = subject.operand(node, 1), subject.operand(node, 2)
-        counts = [_count(name, subject) for name in (scale, zero)]
-        if zero and None not in counts and counts[0] != counts[1]:
+    for node, zero in _integer(subject):
+        counts = [_count(name, subject) for name in (node.input[1], zero)]
+        if None not in counts and counts[0] != counts[1]:
             yield Problem(
                 node_name(node), f"it has {counts[1]} zero points for {counts[0]} scales", (zero,)
             )
+
+
+def ignored(subject: Subject) -> Iterator[Problem]:
+    """Zero points of FP8 codes, which nothing subtracts."""
+    for node in subject.nodes(*PAIR):
+        zero = subject.operand(node, 2)
+        if subject.types.get(zero) != FLOAT8:
+            continue
+        values = subject.values(zero)
+        if values is None or np.any(np.asarray(values, dtype=np.float32) != 0):
+            yield Problem(node_name(node), "the zero point of its FP8 codes is ignored", (zero,))
+
+
+def _integer(subject: Subject) -> Iterator[tuple[NodeProto, str]]:
+    """Nodes with a zero point of integer codes."""
+    for node in subject.nodes(*PAIR):
+        zero = subject.operand(node, 2)
+        if zero and subject.types.get(zero) != FLOAT8:
+            yield node, zero
 
 
 def implicit(subject: Subject) -> Iterator[Problem]:
@@ -108,6 +124,12 @@ RULES: tuple[Rule, ...] = (
         severity="parse-error",
         check=size,
         fix="give as many zero points as scales",
+    ),
+    Rule(
+        name="fp8-zero-point",
+        severity="wrong-result",
+        check=ignored,
+        fix="make the zero point a constant of 0",
     ),
     Rule(
         name="zero-point-implicit",
