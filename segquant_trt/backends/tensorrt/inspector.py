@@ -45,7 +45,7 @@ _DTYPE = re.compile(
 )
 # What multiplies, in the words of `LayerType` and, of older layers, of `ParameterType`.
 _PRODUCTS: tuple[tuple[str, str], ...] = (
-    (r"conv", "conv"),
+    (r"conv|correlation", "correlation"),
     (r"gemm|matrix_?multiply|matmul|fully_?connected", "gemm"),
 )
 _KINDS = frozenset(kind for _, kind in _PRODUCTS)
@@ -162,7 +162,7 @@ def _nodes(metadata: str) -> tuple[str, ...]:
 
 
 def product_kind(layer: Layer) -> str:
-    """`gemm` or `conv` for layers that multiply, whatever this version calls them."""
+    """`gemm` or `correlation` for layers that multiply, whatever this version calls them."""
     words = f"{layer.kind} {layer.tactic}" if layer.kind in ("", "Myelin") else layer.kind
     for pattern, kind in _PRODUCTS:
         if re.search(pattern, words, re.IGNORECASE):
