@@ -12,10 +12,10 @@ __all__ = ["hardware", "versions"]
 _PACKAGES = ("segquant-trt", "onnxruntime", "openvino", "onnx", "torch", "diffusers", "numpy")
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide speed."""
+def versions(further: tuple[str, ...] = ()) -> dict[str, str]:
+    """Versions of Python, of the packages that decide speed, and of `further` ones if installed."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *further):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -16,7 +16,8 @@ from segquant_trt.cli.stage import run_stage
 from segquant_trt.errors import SegQuantError
 
 if TYPE_CHECKING:
-    from segquant_trt.pipeline.compare import ComparisonRequest, Outputs
+    from segquant_trt.pipeline.compare import ComparisonRequest
+    from segquant_trt.pipeline.comparison_files import Outputs
 
 _FILE = click.Path(path_type=Path)
 _STAGE_ONLY = ("force", "forget")
@@ -235,7 +236,7 @@ def _request(given: dict[str, Any]) -> ComparisonRequest:
 
 
 def _outputs(given: dict[str, Any]) -> Outputs:
-    from segquant_trt.pipeline.compare import Outputs
+    from segquant_trt.pipeline.comparison_files import Outputs
 
     return Outputs(
         record=given["record"], times=given["times"], plot=given["plot"], page=given["page"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segquant_trt.bench.cases import (
     Interface,
@@ -22,24 +22,23 @@ from segquant_trt.bench.cases import (
     read_inputs,
 )
 from segquant_trt.bench.compare import Case, compare_case
-from segquant_trt.bench.export_times import export_times
 from segquant_trt.bench.hardware import versions
 from segquant_trt.bench.rounds import Effort, Timings
 from segquant_trt.errors import SegQuantError
 from segquant_trt.pipeline.beside import ceilings_of, kernels_of, memory_of
+from segquant_trt.pipeline.comparison_files import Outputs
 from segquant_trt.pipeline.contestants import Asked, asked_for, run_of, unique_names
 from segquant_trt.pipeline.opening import Contestant, Machine, open_contestant
 from segquant_trt.records.comparison import CaseFigures, Comparison, SubjectFacts
-from segquant_trt.records.files import atomic_write_json, writing_failed
 from segquant_trt.records.hardware import hardware
 from segquant_trt.records.progress import Progress, Silent
 from segquant_trt.records.recordings import write_shard
-from segquant_trt.records.step_rows import missed_steps, on_frozen_steps
+from segquant_trt.records.step_rows import on_frozen_steps
 
 if TYPE_CHECKING:
     from segquant_trt.models.loop import Array
 
-PLOT_SUFFIXES = (".svg", ".png", ".pdf")
+_GPU_PACKAGES = ("tensorrt", "torchao", "nvidia-modelopt")
 _BUSY = 0.5  # of the cores, by the load average
 
 
@@ -98,32 +97,6 @@ class ComparisonRequest:
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outputs:
-    """Files to write; None for those that nobody asked for."""
-
-    record: Path | None = None
-    times: Path | None = None
-    plot: Path | None = None
-    page: Path | None = None
-
-    def check(self) -> None:
-        """Refuse what cannot be written before minutes of timing.
-
-        Raises:
-            SegQuantError: a folder that cannot be written, a folder in a file's place, or a plot
-                of unknown format.
-        """
-        if self.plot is not None and self.plot.suffix not in PLOT_SUFFIXES:
-            raise SegQuantError(
-                f"{self.plot} is no plot by its name; allowed: {', '.join(PLOT_SUFFIXES)}",
-                hint="give the file one of these suffixes",
-            )
-        for path in (self.record, self.times, self.plot, self.page):
-            if path is not None:
-                _check_writable(path)
-
-
 def compare(
     request: ComparisonRequest, outputs: Outputs | None = None, *, progress: Progress | None = None
 ) -> tuple[Comparison, tuple[Path, ...]]:
@@ -158,8 +131,7 @@ def compare(
         comparison, timings = _measured(
             contestants, names[reference], request, machine, progress=progress
         )
-    written = _written(comparison, timings, outputs)
-    return comparison, written
+    return comparison, outputs.write(comparison, timings)
 
 
 def _asked(request: ComparisonRequest) -> tuple[list[Asked], int]:
@@ -198,7 +170,8 @@ def _measured(
         figures.append(found)
         timings |= {(found.title, name): value for name, value in all_timings.items()}
     facts = [
-        _facts(one, cases[0].inputs, request, machine, progress=progress) for one in contestants
+        _facts(one, cases[0].inputs, request, machine, notes=notes, progress=progress)
+        for one in contestants
     ]
     comparison = Comparison(
         reference=reference,
@@ -206,8 +179,8 @@ def _measured(
         cases=tuple(figures),
         threads=request.threads,
         seed=request.effort.seed,
-        hardware=hardware(),
-        versions=versions(),
+        hardware=_hardware(contestants),
+        versions=versions(_GPU_PACKAGES),
         notes=tuple(dict.fromkeys(notes)),
     )
     return comparison, timings
@@ -235,18 +208,30 @@ def _case(
     lengths: Mapping[str, int],
     inputs: Mapping[str, Array],
 ) -> Case:
-    frozen = [one for one in contestants if one.frozen is not None]
-    if frozen:
-        inputs = on_frozen_steps(inputs, frozen[0].frozen)
-    for one in frozen[1:]:
-        assert one.frozen is not None
-        if missed_steps(one.frozen, inputs[one.frozen.timestep]).size:
-            raise SegQuantError(
-                f"{frozen[0].name} and {one.name} are frozen to schedules that share no such "
-                "timestep, so one of them would run its fallback",
-                hint="compare bundles of one schedule, or give a shared timestep with --inputs",
-            )
+    inputs = on_shared_steps(contestants, inputs)
     return Case(lengths=lengths, inputs=inputs, batch=batch_of(interface, inputs))
+
+
+def on_shared_steps(
+    contestants: Sequence[Contestant], inputs: Mapping[str, Array]
+) -> Mapping[str, Array]:
+    """Timesteps moved to the nearest that every frozen bundle has: else one runs its fallback.
+
+    Raises:
+        SegQuantError: they have none in common.
+    """
+    frozen = {one.name: one.frozen for one in contestants if one.frozen is not None}
+    if not frozen:
+        return inputs
+    first, *others = frozen.values()
+    shared = set(first.timesteps).intersection(*(other.timesteps for other in others))
+    if not shared:
+        raise SegQuantError(
+            f"{' and '.join(frozen)} are frozen to schedules that share no timestep, so one of "
+            "them would run its fallback",
+            hint="compare bundles of one schedule",
+        )
+    return on_frozen_steps(inputs, replace(first, timesteps=tuple(sorted(shared))))
 
 
 def _facts(
@@ -255,6 +240,7 @@ def _facts(
     request: ComparisonRequest,
     machine: Machine,
     *,
+    notes: list[str],
     progress: Progress,
 ) -> SubjectFacts:
     resident: int | None = None
@@ -263,7 +249,10 @@ def _facts(
         progress.note(f"memory of {one.name}, in a process of its own")
         stored = machine.scratch / "inputs.safetensors"
         write_shard(stored, inputs)
-        resident, device = memory_of(one.asked, one.name, machine, stored)
+        try:
+            resident, device = memory_of(one.asked, one.name, machine, stored)
+        except SegQuantError as error:  # what was timed is not thrown away for that
+            notes.append(error.what)
     kernels = kernels_of(one, inputs, top=request.top, machine=machine) if request.top else ()
     quality = one.quality
     return SubjectFacts(
@@ -280,38 +269,19 @@ def _facts(
     )
 
 
-def _written(
-    comparison: Comparison, timings: Mapping[tuple[str, str], Timings], outputs: Outputs
-) -> tuple[Path, ...]:
-    from segquant_trt.records.codec import to_plain
-    from segquant_trt.report.comparison_page import write_page
-    from segquant_trt.report.comparison_plot import write_plot
+def _hardware(contestants: Sequence[Contestant]) -> dict[str, str]:
+    """This machine, and its first GPU where a subject runs on one."""
+    found = hardware()
+    if any(one.subject.pci_bus_id is not None for one in contestants):
+        from segquant_trt.backends.tensorrt.device import find_device
 
-    written: list[Path] = []
-    if outputs.times is not None:
-        written += export_times(outputs.times, timings)
-    if outputs.plot is not None:
-        write_plot(outputs.plot, comparison)
-        written.append(outputs.plot)
-    if outputs.page is not None:
-        write_page(outputs.page, comparison)
-        written.append(outputs.page)
-    if outputs.record is not None:
-        plain: dict[str, Any] = to_plain(comparison)
-        atomic_write_json(outputs.record, plain)
-        written.append(outputs.record)
-    return tuple(written)
-
-
-def _check_writable(path: Path) -> None:
-    if path.is_dir():
-        raise SegQuantError(f"{path} is a folder; a file is wanted", hint="add a file's name")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
-            pass
-    except OSError as error:
-        raise writing_failed(path, error) from error
+        device = find_device()
+        found |= {
+            "gpu": device.name,
+            "compute_capability": device.capability,
+            "driver": device.driver or "unknown",
+        }
+    return found
 
 
 def _note_company(progress: Progress) -> None:

@@ -172,7 +172,8 @@ def _torch(asked: Asked, name: str, machine: Machine) -> Contestant:
 
     fp8 = asked.kind == "torchao-fp8"
     device = "cuda" if fp8 and machine.device == "cpu" else machine.device
-    _check_gpu(device, name)
+    if device != "cpu":
+        _bus_id(name)  # refuses before a large checkpoint is read
     source = _module_source(asked)
     subject = torch_subject(
         name,
@@ -200,14 +201,12 @@ def _torch(asked: Asked, name: str, machine: Machine) -> Contestant:
     )
 
 
-def _check_gpu(device: str, name: str) -> None:
-    """Refuse before a large checkpoint is read."""
-    if device != "cpu":
-        import torch
+def _bus_id(name: str) -> str:
+    import torch
 
-        from segquant_trt.bench.baselines.torch_module import cuda_bus_id
+    from segquant_trt.bench.baselines.torch_module import cuda_bus_id
 
-        cuda_bus_id(torch.cuda, name)
+    return cuda_bus_id(torch.cuda, name)
 
 
 def _row_wise_fp8(module: Any) -> Any:
@@ -277,6 +276,7 @@ def _tensorrt(asked: Asked, name: str, machine: Machine) -> Contestant:
         precision=precision,
         folder=machine.scratch / name.replace("/", "-"),
         engines=opener,
+        pci_bus_id=_bus_id(name),
     )
     return replace(float_one, asked=asked, subject=subject, graph=None, size_bytes=None)
 

@@ -17,10 +17,15 @@ _LATENCY = "Latency per call"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One subject of a case; `best` when none is both faster and better."""
+    """One subject of a case; `best` when none is both faster and better.
+
+    `low_ms` and `high_ms`: the reference's median over the bounds of the paired ratio.
+    """
 
     subject: str
     latency_ms: float
+    low_ms: float
+    high_ms: float
     latent_sqnr_db: float
     best: bool
 
@@ -32,19 +37,26 @@ def pareto_points(case: CaseFigures, comparison: Comparison) -> tuple[Point, ...
         for facts in comparison.subjects
         if facts.latent_sqnr_db is not None
     }
-    pairs = sorted(
-        (found.latency.median_ms, -known[found.subject], found.subject)
-        for found in case.subjects
-        if found.subject in known
+    ordered = sorted(
+        (found for found in case.subjects if found.subject in known),
+        key=lambda found: (found.latency.median_ms, -known[found.subject]),
     )
+    reference_ms = next(one.latency.median_ms for one in case.subjects if one.speedup is None)
     points: list[Point] = []
     highest_db = float("-inf")
-    for latency_ms, negative_db, subject in pairs:
-        best = -negative_db > highest_db
-        highest_db = max(highest_db, -negative_db)
+    for found in ordered:
+        sqnr_db, latency_ms, ratio = known[found.subject], found.latency.median_ms, found.speedup
         points.append(
-            Point(subject=subject, latency_ms=latency_ms, latent_sqnr_db=-negative_db, best=best)
+            Point(
+                subject=found.subject,
+                latency_ms=latency_ms,
+                low_ms=latency_ms if ratio is None else reference_ms / ratio.high,
+                high_ms=latency_ms if ratio is None else reference_ms / ratio.low,
+                latent_sqnr_db=sqnr_db,
+                best=sqnr_db > highest_db,
+            )
         )
+        highest_db = max(highest_db, sqnr_db)
     return tuple(points)
 
 
@@ -97,6 +109,7 @@ def _pareto(axes: object, points: Sequence[Point], palette: Palette) -> None:
         color = palette.accent if point.best else palette.float_
         place = (point.latency_ms, point.latent_sqnr_db)
         axes.scatter(*place, color=color, s=34, zorder=3)
+        axes.hlines(place[1], point.low_ms, point.high_ms, color=color, linewidth=3, alpha=0.35)
         axes.annotate(
             point.subject,
             place,
@@ -106,7 +119,7 @@ def _pareto(axes: object, points: Sequence[Point], palette: Palette) -> None:
             color=palette.ink if point.best else palette.muted,
         )
     axes.margins(0.16, 0.22)
-    axes.set_xlabel("median latency per call in ms")
+    axes.set_xlabel("median latency per call in ms; broad: 95 % interval of the paired ratio")
     axes.set_ylabel("SQNR of the final latent in dB")
     axes.grid(axis="y")
     axes.tick_params(length=0)

@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from segquant_trt.bench.cases import Interface
 from segquant_trt.bench.rounds import Effort
+from segquant_trt.bench.timed import HostSubject
 from segquant_trt.errors import SegQuantError
-from segquant_trt.pipeline.compare import ComparisonRequest, Outputs, compare
+from segquant_trt.pipeline.compare import ComparisonRequest, compare, on_shared_steps
+from segquant_trt.pipeline.comparison_files import Outputs
 from segquant_trt.pipeline.contestants import KINDS, Asked, asked_for, unique_names
+from segquant_trt.pipeline.opening import Contestant
+from segquant_trt.records import FrozenSteps
 from segquant_trt.records.codec import from_plain
 from segquant_trt.records.comparison import Comparison
 from tests.bundles import WIDTH
@@ -260,3 +265,37 @@ def test_names_that_would_be_equal_are_numbered(tmp_path: Path) -> None:
         (tmp_path / folder / "m.onnx").write_text("")
         subjects.append(Asked(kind="openvino", where=str(tmp_path / folder / "m.onnx")))
     assert unique_names(subjects) == ["m.onnx (openvino)", "m.onnx (openvino) #2"]
+
+
+def test_a_failed_measurement_of_memory_is_a_note(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the process is killed for want of memory."""
+    import sys
+
+    killed = run / "killed.sh"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(killed))
+    found, _ = compare(request(run, memory=True))
+    assert [facts.peak_memory_bytes for facts in found.subjects] == [None, None]
+    assert found.notes[0] == "measuring the memory of small failed: exit status -9"
+
+
+def frozen_at(name: str, *timesteps: float) -> Contestant:
+    frozen = FrozenSteps(
+        schedule="s", timestep="t", timesteps=timesteps, sites=(), macs_per_sample=0, fallback=True
+    )
+    subject = HostSubject(name=name, inputs=(), denoise=lambda inputs: inputs["t"])
+    asked = Asked(kind="bundle", where=name)
+    return Contestant(asked=asked, subject=subject, interface=Interface(inputs=()), frozen=frozen)
+
+
+def test_frozen_bundles_are_timed_at_a_step_that_all_have() -> None:
+    inputs = {"t": np.array([0.4, 0.9], dtype=np.float32)}
+    alone = on_shared_steps([frozen_at("a", 0.25, 0.5, 1.0)], inputs)
+    np.testing.assert_array_equal(alone["t"], np.float32([0.5, 1.0]))
+    both = on_shared_steps([frozen_at("a", 0.25, 0.5, 1.0), frozen_at("b", 0.25, 0.75)], inputs)
+    np.testing.assert_array_equal(both["t"], np.float32([0.25, 0.25]))
+    with pytest.raises(SegQuantError, match="a and c are frozen to schedules that share no"):
+        on_shared_steps([frozen_at("a", 0.25, 0.5), frozen_at("c", 0.3)], inputs)

@@ -138,6 +138,7 @@ def test_the_front_is_what_no_other_beats_in_both() -> None:
         ("slow & good", True),
         ("beaten", False),
     ]
+    assert (points[0].low_ms, points[0].high_ms) == (10.0 / 9.87, 10.0 / 0.98)
 
 
 @pytest.mark.parametrize(
