@@ -13,7 +13,7 @@ import gzip
 import json
 import re
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class Signature:
     returns: str
 
     @staticmethod
+    @functools.cache
     def of(text: str) -> Signature:
         inside, _, returns = text.rpartition(" -> ")
         parameters = [part for part in split_outside(inside[1:-1]) if part != "self"]
@@ -133,25 +134,39 @@ class Fake:
         self.__dict__[f"={name}"] = value
 
 
+class Classes(dict[str, type]):
+    """Classes by name, each made when it is first asked for."""
+
+    def __init__(self, world: World, names: Iterable[str]) -> None:
+        super().__init__()
+        self._world = world
+        self._names = frozenset(names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __missing__(self, name: str) -> type:
+        if name not in self._names:
+            raise KeyError(name)
+        self[name] = made = self._world.make_class(name)
+        return made
+
+
 class World:
     """The module and everything that it holds."""
 
     def __init__(self, version: str, script: Script) -> None:
         self.script = script
         self._snapshot = load_snapshot(version)
-        self.classes: dict[str, type] = {}
-        for name in self._snapshot["classes"]:
-            self._make_class(name)
+        self.classes = Classes(self, self._snapshot["classes"])
         self.module = self._make_module()
 
-    def _make_class(self, name: str) -> type:
-        if name in self.classes:
-            return self.classes[name]
+    def make_class(self, name: str) -> type:
         entry = self._snapshot["classes"][name]
         if "members" in entry:
             made: type = make_enum(name, entry["members"])
         else:
-            bases = [self._make_class(b) for b in entry["bases"] if b in self._snapshot["classes"]]
+            bases = [self.classes[b] for b in entry["bases"] if b in self.classes]
             members: dict[str, Any] = {"_entry": entry, "_world": self}
             for nested, inner in entry["nested"].items():
                 members[nested] = make_enum(nested, inner["members"])
@@ -162,7 +177,6 @@ class World:
             if name == "IHostMemory":
                 members["__bytes__"] = lambda memory: self.value(memory, "IHostMemory.bytes", "str")
             made = type(name, tuple(bases) or (Fake,), members)
-        self.classes[name] = made
         return made
 
     def _make_module(self) -> types.ModuleType:
@@ -171,7 +185,13 @@ class World:
             name: self._method("", name, texts, bound=False)
             for name, texts in self._snapshot["functions"].items()
         }
-        module.__dict__.update(self.classes, **functions, __version__=self._snapshot["version"])
+
+        def find(name: str) -> type:
+            if name not in self.classes:
+                raise Missing(f"module 'tensorrt' has no attribute '{name}'")
+            return self.classes[name]
+
+        module.__dict__.update(functions, __version__=self._snapshot["version"], __getattr__=find)
         return module
 
     def property_of(self, kind: type, name: str) -> list[Any] | None:
@@ -188,11 +208,11 @@ class World:
     def _method(
         self, owner: str, name: str, texts: Sequence[str], *, bound: bool = True
     ) -> Callable[..., Any]:
-        signatures = [Signature.of(text) for text in texts]
         label = f"{owner}.{name}" if owner else name
 
         def call(*arguments: Any, **keywords: Any) -> Any:
             this, rest = (arguments[0], arguments[1:]) if bound else (None, arguments)
+            signatures = [Signature.of(text) for text in texts]
             if name == "__init__" and not signatures:
                 raise TypeError(f"{owner}: No constructor defined!")
             errors: list[str] = []
@@ -233,9 +253,9 @@ class World:
             return _DEFAULTS[kind]
         if kind.lower().startswith(("list", "sequence", "tuple")):
             return []
-        made = self.classes.get(kind)
-        if made is None:
+        if kind not in self.classes:
             return None
+        made = self.classes[kind]
         if issubclass(made, enum.Enum):
             return next(iter(made))
         return self.new(kind)
