@@ -39,7 +39,8 @@ class Placement:
     `input_channels`: what is coded with a scale per channel may be decoded with one scale for all,
     which divides channels that do not lie last for nothing. `signed_codes`: all codes are int8 with
     zero point 0; what zero stands for is subtracted before, and the products get it back.
-    `float_type`: of everything that is not coded, in graphs that name every type.
+    `scalar_weight_scales`: weights are decoded with one scale, and products multiplied by what each
+    channel's own is of it. `float_type`: of everything that is not coded, in graphs that name every type.
     """
 
     schemes: tuple[str, ...]
@@ -57,6 +58,7 @@ class Placement:
     seg_linear_function: bool = False
     input_channels: bool = False
     signed_codes: bool = False
+    scalar_weight_scales: bool = False
     float_type: FloatType = "float32"
 
     def lacks(self, site: LinearSite, plan: SitePlan) -> str | None:

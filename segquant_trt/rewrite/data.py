@@ -6,6 +6,7 @@ tensors; then every remaining initializer in its stored dtype.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -108,8 +109,9 @@ def with_promised(model: onnx.ModelProto, data: GraphData) -> onnx.ModelProto:
         kind = kinds.INT8 if bits == 8 else kinds.INT4
         for name, shape, data_type in (
             (weight.codes, dims, kind),
-            (weight.scale, scale, kinds.FLOAT),
-            (weight.zero_point, (channels,), kind),
+            (weight.scale, scale if weight.relative is None else (), kinds.FLOAT),
+            (weight.relative, weight.column, kinds.FLOAT),
+            (weight.zero_point, (channels,) if weight.relative is None else (), kind),
         ):
             if name is not None:
                 copy.graph.initializer.add(
@@ -152,13 +154,24 @@ class StoredCodes:
                     last = None
                     last = whole, site_codes(site, weight.treatment, self._source, self.arrays)
                 found = stored_weight(weight, last[1], self._source)
-                self._shared[key] = _put(found, self._writer)
+                self._shared[key] = _put(found, weight, self._writer)
             names = [weight.codes, weight.scale]
-            names += [] if weight.zero_point is None else [weight.zero_point]
+            names += [name for name in (weight.relative, weight.zero_point) if name is not None]
             stored.extend(
                 _renamed(t, name) for t, name in zip(self._shared[key], names, strict=False)
             )
         return stored
+
+
+def scalar_scale(scales: npt.NDArray[np.float32]) -> np.float32:
+    """The power of two that is not below any of the scales.
+
+    Products are then of the size of the channel with the largest one; linears that read the same
+    codes mostly have the same scalar, and builders make one product of them.
+    """
+    largest = max(float(scales.max(initial=0.0)), float(np.finfo(np.float16).tiny))
+    found: np.float32 = np.float32(math.ldexp(1.0, math.ceil(math.log2(largest))))
+    return found
 
 
 def _limits(weight: WeightCodes) -> object:
@@ -171,7 +184,12 @@ def _limits(weight: WeightCodes) -> object:
     return gain, (bias.source, shift, bias.step)
 
 
-def _put(found: StoredWeight, writer: PayloadWriter) -> list[onnx.TensorProto]:
+def _put(found: StoredWeight, weight: WeightCodes, writer: PayloadWriter) -> list[onnx.TensorProto]:
+    if weight.relative is not None:
+        scalar = scalar_scale(found.scale)
+        relative = (found.scale / scalar).reshape(weight.column)
+        arrays = (found.codes, np.array(scalar), relative, np.array(0, dtype=np.int8))
+        return [writer.put("", array) for array in arrays]
     zeros = np.zeros(found.scale.shape[-1], dtype=np.int8)
     if found.bits == 8:
         return [writer.put("", array) for array in (found.codes, found.scale, zeros)]

@@ -84,6 +84,8 @@ class Scaling:
         self._gains: dict[str, Float] = {}
         self._data = data
         self._decoded = {weight.decoded for weight in data.weights}
+        self._relative = {weight.relative: weight.decoded for weight in data.weights}
+        self._corrections = {correction.name for correction in data.corrections}
 
     @property
     def data(self) -> GraphData:
@@ -93,7 +95,14 @@ class Scaling:
             gain = self._gains.get(weight.decoded)
             own = gain if weight.gain is None or gain is None else weight.gain * gain
             weights.append(weight if gain is None else replace(weight, gain=own))
-        return replace(self._data, weights=tuple(weights), floats=tuple(self._floats.values()))
+        now = {weight.codes: weight for weight in weights}
+        corrections = (replace(c, weight=now[c.weight.codes]) for c in self._data.corrections)
+        return replace(
+            self._data,
+            weights=tuple(weights),
+            floats=tuple(self._floats.values()),
+            corrections=tuple(corrections),
+        )
 
     def take(self, edits: Edits) -> None:
         """Apply edits to the graph's nodes and to the data."""
@@ -241,10 +250,15 @@ class Scaling:
 
     def is_constant(self, name: str) -> bool:
         """Whether `name` is an initializer, or will be one."""
-        return name in self._floats or constant_origin(name, self._wiring) is not None
+        promised = name in self._floats or name in self._relative or name in self._corrections
+        return promised or constant_origin(name, self._wiring) is not None
 
     def _constant(self, node: NodeProto, index: int, vector: Float, axis: int) -> Edits | None:
         name = node.input[index]
+        if name in self._relative:
+            return Edits(gains=[(self._relative[name], vector)])
+        if name in self._corrections:
+            return Edits()  # it follows the weight, which the other operand comes from
         base = self._floats.get(name)
         if base is None:
             origin = constant_origin(name, self._wiring)

@@ -123,8 +123,8 @@ def test_borders_of_shifted_convolutions_are_exact(tmp_path: Path) -> None:
     (pad,) = [node for node in graph.node if node.op_type == "Pad"]
     (conv,) = [node for node in graph.node if node.op_type == "Conv"]
     assert [list(a.ints) for a in conv.attribute if a.name == "pads"] == [[0, 0, 0, 0]]
-    pads = {t.name: numpy_helper.to_array(t).tolist() for t in graph.initializer}[pad.input[1]]
-    assert pads == [0, 0, 1, 1, 0, 0, 1, 1]
+    (pads,) = [t for t in graph.initializer if t.name == pad.input[1]]
+    assert numpy_helper.to_array(pads).tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
 
 
 def test_all_codes_are_int8_around_zero(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@
 | two planes    | one product each, with the same codes under two names, and a Sum;        |
 |               | or one product of twice the rows, halved: `upper + c lower`              |
 | split         | one product per segment, each with its own scales, and a Sum             |
+| scalar scales | `Mul(product, s_n / s)`                                                  |
 | signed codes  | `Add(product, offset * colsum(W))`                                       |
 | row factor    | `Mul(product, r)`, after the Sum where all segments share it             |
 
@@ -15,7 +16,7 @@ Sums are `Sum` nodes: ONNX Runtime makes a float Gemm of an Add behind a MatMul 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx import NodeProto
@@ -53,11 +54,18 @@ class Products:
         builder: where the nodes go.
         activations: emits what the products read.
         dual_lowering: of schemes with two planes.
+        scalar_scales: whether channels' own scales come after the product.
     """
 
     def __init__(
-        self, builder: Builder, activations: Activations, dual_lowering: DualLowering
+        self,
+        builder: Builder,
+        activations: Activations,
+        dual_lowering: DualLowering,
+        *,
+        scalar_scales: bool = False,
     ) -> None:
+        self._scalar_scales = scalar_scales
         self.weights: list[WeightCodes] = []
         self.corrections: list[Correction] = []
         self._builder = builder
@@ -101,7 +109,7 @@ class Products:
             extra = () if terms else bias
             term = self.product(node, site, [operand.tensor, decoded, *extra])
             term = term if operand.back is None else self._merged(term, operand.back)
-            term = self._corrected(term, site, operand)
+            term = self._corrected(self._rescaled(term), site, operand)
             factor = None if shared else segments[operand.segment].factor
             terms.append(self.scaled(term, factor))
         name = site.output
@@ -142,6 +150,9 @@ class Products:
         made = weight_codes(
             self._builder, site, plan, segment, integer_bias=integer_bias, gain=gain
         )
+        if self._scalar_scales and made.block is None:
+            relative = self._builder.names.fresh(f"{made.scale}_relative")
+            made = replace(made, relative=relative)
         self.weights.append(made)
         stored = [name for name in (made.codes, made.scale, made.zero_point) if name is not None]
         axis = made.channel_axis if made.block is None else 0
@@ -149,6 +160,13 @@ class Products:
             dequantize_weight(tuple(stored), made.decoded, axis=axis, block=made.block)
         )
         return made.decoded
+
+    def _rescaled(self, term: str) -> str:
+        """With the last weight's channels on their own scales."""
+        relative = self.weights[-1].relative
+        return (
+            term if relative is None else self._builder.node("Mul", [term, relative], f"{term}_own")
+        )
 
     def _corrected(self, term: str, site: LinearSite, operand: Operand) -> str:
         """With what the last weight's columns add up to, times the offset of the codes."""
@@ -158,7 +176,7 @@ class Products:
             name=self._builder.names.fresh(f"{self.weights[-1].codes}_correction"),
             weight=self.weights[-1],
             offset=operand.offset,
-            shape=(site.out_features, *[1] * len(site.kernel)),
+            shape=self.weights[-1].column,
         )
         self.corrections.append(made)
         return self._builder.node("Add", [term, made.name], f"{term}_corrected")

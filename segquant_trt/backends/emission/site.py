@@ -68,7 +68,12 @@ class SiteEmitter:
         self._builder = builder
         self._placement = placement
         self._arrays = arrays
-        self._products = Products(builder, self.activations, placement.dual_lowering)
+        self._products = Products(
+            builder,
+            self.activations,
+            placement.dual_lowering,
+            scalar_scales=placement.scalar_weight_scales,
+        )
         self._floats: dict[tuple[str, tuple[int, ...]], FloatTensor] = {}
         self._own_floats: list[FloatTensor] = []
         self._lifted: set[str] = set()
@@ -141,6 +146,7 @@ class SiteEmitter:
             result = self._requantised(node, site, plan, first, late=late)
             result = self._products.scaled(result, segments[0].factor)
         else:
+            late = late or self._placement.scalar_weight_scales
             own = [] if late else self._bias_inputs(node, site)
             result = self._products.total(node, site, plan, segments, own)
         for bias in self._bias_inputs(node, site) if late else ():

@@ -31,7 +31,8 @@ class WeightCodes:
 
     They are stored in the order of a convolution's weight, with output channels on axis 0, or as
     [K, N]. `decoded` is what the graph makes of them. `gain`: float32[N], multiplied into the
-    scales; the codes are those of the weight without it.
+    scales; the codes are those of the weight without it. `relative`: the name of each channel's
+    scale over a scalar, which is then all that is stored as `scale`.
 
     Products never share the names: ONNX Runtime's move of weights to uint8 (see its backend)
     fails on an initializer with two readers.
@@ -46,6 +47,7 @@ class WeightCodes:
     decoded: str
     integer_bias: IntegerBias | None = None
     gain: Float | None = None
+    relative: str | None = None
 
     @property
     def channel_axis(self) -> int:
@@ -59,6 +61,11 @@ class WeightCodes:
         if site.op == "Conv":
             return (site.out_features, channels // site.groups, *site.kernel)
         return (channels, site.out_features)
+
+    @property
+    def column(self) -> tuple[int, ...]:
+        """Shape of one number per output channel that broadcasts to the product."""
+        return (self.site.out_features, *[1] * len(self.site.kernel))
 
     @property
     def block(self) -> int | None:

@@ -33,7 +33,7 @@ class TensorRtRtx:
         linear_factors=("static", "per_token", "per_step"),
         convolution_factors=("static", "per_token", "per_step"),
         split_convolutions=False,
-        dual_convolutions=False,
+        dual_convolutions=True,
         mixed_segments=True,
         weight_bits=(8,),
         weight_only_bits=(),
@@ -41,6 +41,7 @@ class TensorRtRtx:
         output_channels=False,
         lift_linear_bias=False,
         signed_codes=True,
+        scalar_weight_scales=True,
         float_type="float16",
     )
 
