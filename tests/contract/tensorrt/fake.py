@@ -175,7 +175,7 @@ class World:
             for prop, (kind, _) in entry["properties"].items():
                 members[prop] = property(self._getter(name, prop, kind))
             if name == "IHostMemory":
-                members["__bytes__"] = lambda memory: self.value(memory, "IHostMemory.bytes", "str")
+                bases = [Fake, bytearray]  # what offers its memory, as the real one does
             made = type(name, tuple(bases) or (Fake,), members)
         return made
 
@@ -203,7 +203,10 @@ class World:
 
     def new(self, name: str) -> Any:
         """An object that only TensorRT itself can make."""
-        return object.__new__(self.classes[name])
+        made = self.classes[name]
+        if issubclass(made, bytearray):
+            return made.__new__(made)
+        return object.__new__(made)
 
     def _method(
         self, owner: str, name: str, texts: Sequence[str], *, bound: bool = True

@@ -28,6 +28,13 @@ def layers(node: str, dtype: str, version: str, *, tensors: Sequence[str] = ("x"
     return json.dumps({"Layers": [layer], "Bindings" if old else "I/O Tensors": list(tensors)})
 
 
+def host_memory(world: Any, data: bytes) -> Any:
+    """Memory of TensorRT's own that holds this."""
+    memory = world.new("IHostMemory")
+    memory.extend(data)
+    return memory
+
+
 def built(
     world: Callable[[], Any],
     inputs: Mapping[str, tuple[int, ...]],
@@ -65,7 +72,7 @@ def built(
             if not monitor.step_complete("Building", step):
                 return None
         monitor.phase_finish("Building")
-        return None if plan is None else world().new("IHostMemory")
+        return None if plan is None else host_memory(world(), plan)
 
     names = list(both)
     return {
@@ -77,7 +84,6 @@ def built(
         "INetworkDefinition.num_inputs": len(inputs),
         "INetworkDefinition.get_input": lambda this, index: tensor(list(inputs)[index]),
         "Builder.build_serialized_network": serialize,
-        "IHostMemory.bytes": plan,
         "EngineInspector.get_engine_information": text,
         "ICudaEngine.num_io_tensors": len(names),
         "ICudaEngine.get_tensor_name": lambda this, index: names[index],

@@ -123,7 +123,7 @@ def _no_builder(tensorrt: Installed) -> SegQuantError:
     )
 
 
-def _serialized(tensorrt: Installed, prepared: Prepared, progress: Progress) -> bytes:
+def _serialized(tensorrt: Installed, prepared: Prepared, progress: Progress) -> memoryview:
     request, options = prepared.request, prepared.request.options
     builder = make_builder(tensorrt)
     load_libraries(tensorrt, builder.get_plugin_registry(), options.plugins)
@@ -154,7 +154,8 @@ def _serialized(tensorrt: Installed, prepared: Prepared, progress: Progress) -> 
     if memory is None:
         raise _not_built(tensorrt, prepared)
     monitor.complete()
-    return bytes(memory)
+    # The buffer is TensorRT's own, described as floats of one byte: engines are not copied.
+    return memoryview(memory).cast("B")
 
 
 def _to_serialize(options: BuildOptions, parser: trt.OnnxParser) -> list[str]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LABEL = "building the engine"
 _PARTS = 1000
+_QUARTER = _PARTS // 4
 _WORTH_ESTIMATING = 0.02
 
 
@@ -105,8 +106,13 @@ class BuildMonitor:
         roots = [name for name, phase in self._phases.items() if phase.parent is None]
         if roots:
             share = int(_PARTS * self._share(roots[0]))
-            self._told = max(self._told, min(share, _PARTS - 1))
+            before, self._told = self._told, max(self._told, min(share, _PARTS - 1))
             self._progress.update(LABEL, self._told, _PARTS)
+            remaining = self.remaining_s()
+            if self._told // _QUARTER > before // _QUARTER and remaining is not None:
+                self._progress.note(
+                    f"{LABEL}: {self._told // 10} % done, {_spoken(remaining)} to go"
+                )
 
     def _share(self, name: str) -> float:
         """Done steps of a phase, and within the current one what its inner phases did."""
@@ -114,6 +120,11 @@ class BuildMonitor:
         inner = [each for each, other in self._phases.items() if other.parent == name]
         within = max((self._share(each) for each in inner), default=0.0)
         return min((phase.done + within) / phase.steps, 1.0)
+
+
+def _spoken(seconds: float) -> str:
+    """An estimate as coarse as it is."""
+    return f"about {seconds:.0f} s" if seconds < 100 else f"about {seconds / 60:.0f} min"
 
 
 def tensorrt_monitor(module: Any, monitor: BuildMonitor) -> trt.IProgressMonitor:

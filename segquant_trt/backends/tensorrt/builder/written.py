@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,9 @@ from segquant_trt.errors import SegQuantError
 from segquant_trt.records.codec import to_plain
 from segquant_trt.records.engine import EngineInfo, EngineTensor, PluginLibrary
 from segquant_trt.records.files import (
+    atomic_write,
     atomic_write_bytes,
     atomic_write_json,
-    sha256_bytes,
     sha256_file,
 )
 from segquant_trt.records.layer_report import LayerReport
@@ -54,7 +55,7 @@ class BuiltEngine:
 def write_engine(
     tensorrt: Installed,
     prepared: Prepared,
-    plan: bytes,
+    plan: memoryview,
     plugins: Sequence[PluginLibrary],
     seconds: float,
 ) -> BuiltEngine:
@@ -75,7 +76,8 @@ def write_engine(
     text = inspect_engine(tensorrt.module, engine)
     inspection = parse_inspection(text)
     info = _info(tensorrt, prepared, plan, plugins, engine)
-    atomic_write_bytes(request.engine, plan)
+    with atomic_write(request.engine) as stream:
+        stream.write(plan)
     atomic_write_bytes(request.layers_path, text.encode())
     atomic_write_json(request.info_path, to_plain(info))
     report = LayerReport(
@@ -92,7 +94,7 @@ def write_engine(
     return BuiltEngine(path=request.engine, info=info, report=report)
 
 
-def load_own_engine(tensorrt: Installed, plan: bytes, *, code: bool) -> trt.ICudaEngine:
+def load_own_engine(tensorrt: Installed, plan: memoryview, *, code: bool) -> trt.ICudaEngine:
     """Deserialise what was just built here; `code`: it may carry a runtime.
 
     Raises:
@@ -113,7 +115,7 @@ def load_own_engine(tensorrt: Installed, plan: bytes, *, code: bool) -> trt.ICud
 def _info(
     tensorrt: Installed,
     prepared: Prepared,
-    plan: bytes,
+    plan: memoryview,
     plugins: Sequence[PluginLibrary],
     engine: trt.ICudaEngine,
 ) -> EngineInfo:
@@ -124,7 +126,7 @@ def _info(
         compute_capability=device.capability,
         driver=device.driver,
         cuda=".".join(map(str, device.cuda)),
-        engine_sha256=sha256_bytes(plan),
+        engine_sha256=hashlib.sha256(plan).hexdigest(),
         engine_bytes=len(plan),
         onnx_sha256=sha256_file(prepared.request.onnx),
         weights_sha256=(

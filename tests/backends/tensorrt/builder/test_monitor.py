@@ -49,6 +49,21 @@ def test_time_to_go() -> None:
     assert monitor.remaining_s() == pytest.approx(40.0)
 
 
+def test_each_quarter_says_how_long_it_will_be() -> None:
+    now = 0.0
+    notes = Notes()
+    monitor = BuildMonitor(notes, clock=lambda: now)
+    monitor.start("build", None, 100)
+    for step in range(100):
+        now += 10.0
+        monitor.step("build", step)
+    assert notes.notes == [
+        "building the engine: 25 % done, about 12 min to go",
+        "building the engine: 50 % done, about 8 min to go",
+        "building the engine: 75 % done, about 4 min to go",
+    ]
+
+
 EVENTS = st.lists(
     st.tuples(
         st.sampled_from(["start", "step", "finish"]),

@@ -16,6 +16,7 @@ from segquant_trt.backends.tensorrt.builder.build import build_engine
 from segquant_trt.backends.tensorrt.builder.timing_cache import timing_cache_path
 from segquant_trt.errors import SegQuantError
 from tests.contract.tensorrt.fake import VERSIONS
+from tests.contract.tensorrt.scenario import host_memory
 from tests.contract.tensorrt.test_build_flow import Notes
 from tests.contract.tensorrt.workbench import GPU, bench, device, request
 
@@ -55,12 +56,7 @@ def cached(version: str, answers: dict[str, Any] | None = None) -> tuple[Any, An
         return True
 
     def serialize(this: Any) -> Any:
-        memory = script.answers["world"].new("IHostMemory")
-        script.answers["IHostMemory.bytes"] = lambda memory: memory.__dict__.get(
-            "data", b"a serialised engine"
-        )
-        memory.__dict__["data"] = this.__dict__["data"] + b"N"
-        return memory
+        return host_memory(script.answers["world"], this.__dict__["data"] + b"N")
 
     def attach(this: Any, cache: Any, ignore_mismatch: bool) -> bool:
         assert not ignore_mismatch
