@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from segquant_trt.backends import Backend, backend_for
 from segquant_trt.backends.tensorrt.rtx import available
@@ -20,7 +20,14 @@ from segquant_trt.graph.bigfile import load_graph
 from segquant_trt.records import KeepFloat, Shifted
 from segquant_trt.rewrite import rewrite
 from segquant_trt.schemes import site_output
-from tests.small_graphs import Array, facts_of, full_range_weight, plan_of
+from tests.small_graphs import (
+    Array,
+    facts_of,
+    full_range_weight,
+    linear_nodes,
+    plan_of,
+    save_graph,
+)
 from tests.treatments import (
     CHANNELS,
     CONVOLUTIONS,
@@ -125,6 +132,40 @@ def test_borders_of_shifted_convolutions_are_exact(tmp_path: Path) -> None:
     assert [list(a.ints) for a in conv.attribute if a.name == "pads"] == [[0, 0, 0, 0]]
     (pads,) = [t for t in graph.initializer if t.name == pad.input[1]]
     assert numpy_helper.to_array(pads).tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
+
+
+def test_a_divisor_folds_into_a_site_with_an_offset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scales, what each channel's is of the scalar, and the correction all take it."""
+    exact = replace(BACKEND.placement, float_type="float32")
+    monkeypatch.setattr(type(BACKEND), "placement", exact)
+    first, second = case(("shifted", "static")), case(("symmetric", "static"), smooth=True)
+    weights = {"a.weight": full_range_weight((CHANNELS, CHANNELS), 1) / 64}
+    weights |= {"b.weight": full_range_weight((24, CHANNELS), 2)}
+    weights |= {"a.bias": np.linspace(-1, 1, CHANNELS, dtype=np.float32)}
+    nodes = linear_nodes("a", "x", "h", bias=True, stored=True)
+    nodes += linear_nodes("b", "h", "y", bias=False, stored=True)
+    nodes.append(helper.make_node("Identity", ["timestep"], ["unused"], name="unused"))
+    inputs = {"x": ["n", "t", CHANNELS], "timestep": ["n"]}
+    model = save_graph(tmp_path / "model.onnx", nodes, inputs, ["y", "unused"], weights)
+    facts = facts_of(model)
+    plan = plan_of(facts, BACKEND.target, lambda _: KeepFloat())
+    chosen = {"a": first.treatment, "b": second.treatment}
+    sites = tuple(replace(own, treatment=chosen[own.site]) for own in plan.sites)
+    out = tmp_path / "quantized.onnx"
+    rewrite(model, tmp_path, facts, replace(plan, sites=sites), out, arrays=second.arrays)
+    assert not [n.name for n in load_graph(out).graph.node if n.output[0] == "h_smoothed"]
+    x = inputs_of(first, (2, 5), np.zeros(2, dtype=np.float32), 3)
+    rows = x.reshape(-1, CHANNELS)
+    hidden = site_output(rows, weights["a.weight"], first.treatment, {}, weights["a.bias"], None)
+    wanted = site_output(
+        hidden, weights["b.weight"], second.treatment, second.arrays, None, None
+    ).reshape(2, 5, 24)
+    found = ran(out, {"x": x, "timestep": np.zeros(2, dtype=np.float32)})
+    # Codes of the second site may move by one where its input lies between two.
+    assert np.median(np.abs(found - wanted)) <= FLOAT32_ROUNDING * np.abs(wanted).max()
+    assert_close(found, wanted, FLOAT16_ROUNDING)
 
 
 def test_all_codes_are_int8_around_zero(tmp_path: Path) -> None:
