@@ -159,6 +159,22 @@ def test_options_reach_the_configuration(
     assert not set(absent) & set(found)
 
 
+@pytest.mark.parametrize(("most", "wanted"), [(3, 3), (16, 16), (64, 16)])
+def test_the_largest_batch_is_modest_unless_asked_for(
+    plain: tuple[Path, Manifest], tmp_path: Path, most: int, wanted: int
+) -> None:
+    axes = tuple(
+        dataclasses.replace(axis, maximum=most if axis.name == "batch" else axis.maximum)
+        for axis in plain[1].axes
+    )
+    manifest = dataclasses.replace(plain[1], axes=axes)
+    said = package_bundle(plain[0], manifest, tmp_path / "out", ServingOptions())
+    assert said["max_batch_size"] == wanted
+    options = ServingOptions(max_batch_size=most)
+    said = package_bundle(plain[0], manifest, tmp_path / "asked", options)
+    assert said["max_batch_size"] == most
+
+
 def test_models_that_take_no_single_sample_are_not_warmed_up(
     plain: tuple[Path, Manifest], tmp_path: Path
 ) -> None:

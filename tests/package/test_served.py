@@ -317,3 +317,29 @@ def test_the_probe_finds_saturated_sums(
     write_arrays(tmp_path / "probe.npz", arrays)
     assert int8_sums_are_exact(tmp_path) is False
     assert right is onnxruntime._int8_sums_are_exact()
+
+
+def test_prompts_differ_by_content_and_by_samples(repositories: LazyFolders) -> None:
+    graphs = graphs_of(repositories["hoisted"], "hoisted")
+    call = calls_of("hoisted")[0]
+    changed = {**call, "text": call["text"].copy()}
+    changed["text"][0, 0, 0] += 1
+    copied = {name: array.copy() for name, array in call.items()}
+    for one in (call, changed, copied, call):
+        answers(graphs, [one])
+    assert graphs.prompt_runs == 2
+    more = {**call, "when": np.repeat(call["when"], 2)}
+    assert graphs._key(more) != graphs._key(call)
+
+
+@pytest.mark.parametrize("kind", ["hoisted", "hoisted_alone"])
+def test_calls_with_kept_prompts_stay_whole(
+    kind: str, repositories: LazyFolders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = graphs_of(repositories[kind], kind)
+    run, sizes = graphs.run, []
+    monkeypatch.setattr(graphs, "run", lambda inputs: sizes.append(len(inputs["x"])) or run(inputs))
+    call = calls_of(kind)[0]
+    answers(graphs, [call] * 3)
+    assert sizes == [len(call["x"])] * 3
+    assert graphs.prompt_runs == 1
