@@ -70,6 +70,10 @@ def test_build_with_defaults(version: str, tmp_path: Path) -> None:
         ("x", "input", (-1, 64)),
         ("y", "output", (-1, 48)),
     ]
+    assert str(tmp_path) not in (tmp_path / "small.engine.json").read_text()
+    assert info.command.startswith("trtexec --onnx=small.onnx --saveEngine=small.engine ")
+    assert "--maxShapes=x:17x64" in info.command
+    assert "Layers" in json.loads((tmp_path / "small.engine.layers.json").read_text())
     assert result.proofs[NODE].integer
     assert result.proofs[NODE].precision == "int8"
     assert result.fallen == ()
@@ -146,6 +150,7 @@ def test_a_site_that_fell_back_is_an_error_unless_allowed(tmp_path: Path) -> Non
     tensorrt, _ = bench(NEWEST, dtype="Half")
     with pytest.raises(SegQuantError, match=f"{NODE}: gemm float16"):
         build_engine(request(tmp_path), tensorrt=tensorrt)
+    assert not list(tmp_path.glob("small.engine*"))
     notes = Notes()
     tensorrt, _ = bench(NEWEST, dtype="Half")
     allowed = request(tmp_path, allow_fallback=True)

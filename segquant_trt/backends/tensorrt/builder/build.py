@@ -19,7 +19,7 @@ from segquant_trt.backends.tensorrt.builder.plugin_libraries import (
 )
 from segquant_trt.backends.tensorrt.builder.request import BuildRequest, Prepared, prepare
 from segquant_trt.backends.tensorrt.builder.timing_cache import attach, keep
-from segquant_trt.backends.tensorrt.builder.written import BuiltEngine, write_engine
+from segquant_trt.backends.tensorrt.builder.written import BuiltEngine, examine_engine, write_engine
 from segquant_trt.backends.tensorrt.device import check_precisions
 from segquant_trt.backends.tensorrt.inspector import check_sites, prove_sites
 from segquant_trt.backends.tensorrt.installed import Installed, installed, open_log
@@ -76,12 +76,13 @@ def build_engine(
         plan = _serialized(tensorrt, prepared, progress)
         seconds = time.monotonic() - started
         progress.note("reading the engine's layers")
-        built = write_engine(tensorrt, prepared, plan, plugins, seconds)
+        built = examine_engine(tensorrt, prepared, plan, plugins, seconds)
     sites = products_of(prepared.model)
     proofs = prove_sites(built.report, sites)
     fallen = check_sites(proofs, allow_fallback=options.allow_fallback)
     for text in fallen:
         progress.note(f"not in 8 bits: {text}")
+    write_engine(built, plan)
     return BuildResult(engine=built, proofs=proofs, fallen=fallen)
 
 

@@ -60,9 +60,13 @@ def beside(engine: Path, suffix: str) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """A build that was thought through and not done."""
+    """A build that was thought through and not done.
+
+    `portable_command` names files without their folders, so that it can be kept.
+    """
 
     command: str
+    portable_command: str
     profiles: tuple[ShapeProfile, ...]
     precisions: tuple[str, ...]
     estimate: MemoryForecast
@@ -116,12 +120,20 @@ def prepare(
     options = replace(request.options, timing_cache=cache)
     preview = Preview(
         command=trtexec_command(options, request.onnx, request.engine, layers=request.layers_path),
+        portable_command=trtexec_command(
+            _without_folders(options), Path(request.onnx.name), Path(request.engine.name)
+        ),
         profiles=tuple(profiles),
         precisions=precisions_of(model),
         estimate=forecast(model, request.folder, profiles, options),
         timing_cache=cache if options.use_timing_cache else None,
     )
     return Prepared(request=replace(request, options=options), model=model, preview=preview)
+
+
+def _without_folders(options: BuildOptions) -> BuildOptions:
+    plugins = tuple(Path(path.name) for path in options.plugins)
+    return replace(options, plugins=plugins, timing_cache=None)
 
 
 def declared_inputs(model: onnx.ModelProto) -> Mapping[str, tuple[int, ...]]:

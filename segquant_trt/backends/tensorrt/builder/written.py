@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segquant_trt.backends.tensorrt.builder.plugin_libraries import load_libraries
 from segquant_trt.backends.tensorrt.builder.weights_digest import weights_digest
 from segquant_trt.backends.tensorrt.inspector import inspect_engine, parse_inspection
 from segquant_trt.errors import SegQuantError
 from segquant_trt.records.codec import to_plain
-from segquant_trt.records.engine import EngineInfo, EngineTensor, PluginLibrary
+from segquant_trt.records.engine import BuildOptions, EngineInfo, EngineTensor, PluginLibrary
 from segquant_trt.records.files import (
     atomic_write,
     atomic_write_bytes,
@@ -24,7 +24,7 @@ from segquant_trt.records.layer_report import LayerReport
 if TYPE_CHECKING:
     import tensorrt as trt
 
-    from segquant_trt.backends.tensorrt.builder.request import Prepared
+    from segquant_trt.backends.tensorrt.builder.request import BuildRequest, Prepared
     from segquant_trt.backends.tensorrt.installed import Installed
 
 # TensorRT's names of types by NumPy's or ml_dtypes'.
@@ -45,21 +45,22 @@ DTYPES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltEngine:
-    """The engine's file, its record and its layers."""
+    """An engine of a request: its record, its layers, and the inspector's own words."""
 
-    path: Path
+    request: BuildRequest
     info: EngineInfo
     report: LayerReport
+    inspection: str
 
 
-def write_engine(
+def examine_engine(
     tensorrt: Installed,
     prepared: Prepared,
     plan: memoryview,
     plugins: Sequence[PluginLibrary],
     seconds: float,
 ) -> BuiltEngine:
-    """Write an engine with what can be said of it.
+    """What can be said of an engine that was just built; nothing is written.
 
     Args:
         tensorrt: what built it.
@@ -69,17 +70,11 @@ def write_engine(
         seconds: how long that took.
 
     Raises:
-        SegQuantError: TensorRT cannot read its own engine, or a file cannot be written.
+        SegQuantError: TensorRT cannot read its own engine.
     """
-    request = prepared.request
-    engine = load_own_engine(tensorrt, plan, code=request.options.version_compatible)
+    engine = _load_own_engine(tensorrt, prepared.request.options, plan)
     text = inspect_engine(tensorrt.module, engine)
-    inspection = parse_inspection(text)
     info = _info(tensorrt, prepared, plan, plugins, engine)
-    with atomic_write(request.engine) as stream:
-        stream.write(plan)
-    atomic_write_bytes(request.layers_path, text.encode())
-    atomic_write_json(request.info_path, to_plain(info))
     report = LayerReport(
         builder="tensorrt",
         version=tensorrt.version,
@@ -88,20 +83,32 @@ def write_engine(
         weights_bytes=prepared.preview.estimate.weights_bytes,
         scratch_bytes=info.device_memory_bytes or 0,
         seconds=seconds,
-        layers=inspection.layers,
+        layers=parse_inspection(text).layers,
         warnings=tuple(tensorrt.log.warnings),
     )
-    return BuiltEngine(path=request.engine, info=info, report=report)
+    return BuiltEngine(request=prepared.request, info=info, report=report, inspection=text)
 
 
-def load_own_engine(tensorrt: Installed, plan: memoryview, *, code: bool) -> trt.ICudaEngine:
-    """Deserialise what was just built here; `code`: it may carry a runtime.
+def write_engine(built: BuiltEngine, plan: memoryview) -> None:
+    """Write the engine, its layers and its record, the record last.
 
     Raises:
-        SegQuantError: TensorRT refuses it.
+        SegQuantError: a file cannot be written.
     """
+    with atomic_write(built.request.engine) as stream:
+        stream.write(plan)
+    atomic_write_bytes(built.request.layers_path, built.inspection.encode())
+    atomic_write_json(built.request.info_path, to_plain(built.info))
+
+
+def _load_own_engine(
+    tensorrt: Installed, options: BuildOptions, plan: memoryview
+) -> trt.ICudaEngine:
     runtime: trt.Runtime = tensorrt.module.Runtime(tensorrt.log.logger(tensorrt.module))
-    runtime.engine_host_code_allowed = code
+    runtime.engine_host_code_allowed = options.version_compatible  # it is our own
+    if not options.serialize_plugins:
+        # Those of the builder are the builder's alone.
+        load_libraries(tensorrt, runtime.get_plugin_registry(), options.plugins)
     engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise SegQuantError(
@@ -141,9 +148,9 @@ def _info(
         refit=options.refit,
         profiles=prepared.preview.profiles,
         tensors=engine_tensors(tensorrt.module, engine),
-        plugins=tuple(plugins),
+        plugins=() if options.serialize_plugins else tuple(plugins),
         device_memory_bytes=int(engine.device_memory_size_v2),
-        command=prepared.preview.command,
+        command=prepared.preview.portable_command,
     )
 
 

@@ -172,6 +172,22 @@ def test_plugins_that_an_engine_needs(build: Make, tmp_path: Path) -> None:
         built.load(plugins=[library])
 
 
+def test_plugins_are_given_to_the_runtime_that_reads_a_new_engine_too(tmp_path: Path) -> None:
+    library = shared_library(tmp_path / "libours.so", ["90"])
+    found, script = bench(NEWEST)
+    build_engine(request(tmp_path, plugins=(library,)), tensorrt=found)
+    assert len(script.of("IPluginRegistry.load_library")) == 2
+    at = script.names().index
+    assert at("Runtime.get_plugin_registry") < at("Runtime.deserialize_cuda_engine")
+
+
+def test_plugins_that_an_engine_carries_need_not_be_given(build: Make, tmp_path: Path) -> None:
+    library = shared_library(tmp_path / "libours.so", ["90"])
+    built = build(plugins=(library,), serialize_plugins=True, version_compatible=True)
+    _, script = built.load(trust=True)
+    assert script.of("IPluginRegistry.load_library") == []
+
+
 def test_what_tensorrt_refuses(tmp_path: Path) -> None:
     found, script = tensorrt()
 
