@@ -22,6 +22,7 @@ from segquant_trt.records.comparison import Clock, PairedRatio
 
 Milliseconds = npt.NDArray[np.float64]
 _MOST_ROUNDS = 5000
+_MOST_ITERATIONS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +48,9 @@ class Effort:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.iterations < 1:
+        if not 1 <= self.iterations <= _MOST_ITERATIONS:
             raise SegQuantError(
-                f"iterations is {self.iterations}; allowed: a whole number from 1",
+                f"iterations is {self.iterations}; allowed: 1 to {_MOST_ITERATIONS}",
                 hint="leave --iterations out for 20 rounds at least",
             )
         for name, value in (("duration", self.duration_s), ("warmUp", self.warm_up_ms)):

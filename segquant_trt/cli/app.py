@@ -43,7 +43,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("rewrite", "Write the quantised graph."),
     Entry("build", "Build the bundle and prove that its sites run on integers."),
     Entry("verify", "Compare the bundle with the float model."),
-    Entry("bench", "Measure latency, memory and size beside the float model."),
+    Entry("bench", "Time a bundle beside its float model, or anything side by side."),
     Entry("report", "Write the report as one HTML file."),
     Entry("inspect", "Show what a record, graph or bundle holds."),
     Entry("lint", "Say what TensorRT will make of a quantised ONNX graph."),

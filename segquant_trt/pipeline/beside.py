@@ -171,7 +171,7 @@ def kernels_of(
 ) -> tuple[KernelTime, ...]:
     """The costliest nodes of a graph that ONNX Runtime runs; nothing of other subjects."""
     graph = one.graph
-    if graph is None or not _runs_on_onnx_runtime(one):
+    if graph is None or one.runtime != "onnxruntime":
         return ()
     sessions: list[ProfilingSession] = []
 
@@ -193,11 +193,3 @@ def _cast(array: Array, runner: Runner, name: str) -> Array:
     """An input in the type that the graph takes."""
     wanted = next((spec.dtype for spec in runner.inputs if spec.name == name), array.dtype.name)
     return array.astype(wanted, copy=False)
-
-
-def _runs_on_onnx_runtime(one: Contestant) -> bool:
-    if one.asked.kind == "bundle":
-        from segquant_trt.serve.integrity import checked_manifest
-
-        return checked_manifest(Path(one.asked.where)).target == "onnxruntime"
-    return one.asked.kind in ("float", "onnxruntime")

@@ -53,12 +53,13 @@ class Graph:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contestant:
-    """An opened subject and what is known of it."""
+    """An opened subject and what is known of it. `runtime`: what runs its graph on a CPU."""
 
     asked: Asked
     subject: Subject
     interface: Interface
     source: str | None = None
+    runtime: str | None = None
     graph: Graph | None = None
     frozen: FrozenSteps | None = None
     quality: Quality | None = None
@@ -101,6 +102,7 @@ def _bundle(asked: Asked, name: str, machine: Machine) -> Contestant:
         subject=HostSubject(name=name, inputs=manifest.inputs, denoise=denoiser.run),
         interface=_described(manifest),
         source=manifest.source,
+        runtime=manifest.target,
         graph=Graph(model=folder / MODEL, folder=folder, prompt=folder / PROMPT),
         frozen=manifest.frozen,
         quality=_quality(run_of(asked), folder),
@@ -146,6 +148,7 @@ def _onnx(asked: Asked, name: str, machine: Machine) -> Contestant:
         subject=subject,
         interface=Interface(inputs=subject.inputs) if spec is None else _described(spec),
         source=None if spec is None else spec.source,
+        runtime=_RUNTIMES[asked.kind],
         graph=Graph(model=model, folder=folder or path.parent),
         size_bytes=None if spec is None else spec.size_bytes_float,
     )
@@ -278,7 +281,7 @@ def _tensorrt(asked: Asked, name: str, machine: Machine) -> Contestant:
         engines=opener,
         pci_bus_id=_bus_id(name),
     )
-    return replace(float_one, asked=asked, subject=subject, graph=None, size_bytes=None)
+    return replace(float_one, asked=asked, subject=subject, runtime=None, size_bytes=None)
 
 
 def _precisions() -> Mapping[Kind, Any]:

@@ -125,6 +125,7 @@ def test_quantiles_are_those_of_the_calls() -> None:
     [
         ({"iterations": 0}, "iterations is 0"),
         ({"iterations": -3}, "iterations is -3"),
+        ({"iterations": 10**9}, "allowed: 1 to 1000000"),
         ({"duration_s": -1.0}, "duration is -1"),
         ({"duration_s": math.nan}, "duration is nan"),
         ({"duration_s": math.inf}, "duration is inf"),

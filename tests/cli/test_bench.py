@@ -149,7 +149,7 @@ def test_the_table_is_for_people_and_the_record_for_programs(
 
 BAD = [
     (["gone"], "gone does not exist"),
-    (["RUN", "--iterations", "0"], "iterations is 0; allowed: a whole number from 1"),
+    (["RUN", "--iterations", "0"], "iterations is 0; allowed: 1 to 1000000"),
     (["RUN", "--duration", "nan"], "duration is nan"),
     (["RUN", "--batch", "0"], "batch is 0; allowed: whole numbers from 1"),
     (["RUN", "--batch", "99"], "has batch 99; allowed: 1 to 4"),
