@@ -60,14 +60,11 @@ def float32_products(subject: Subject) -> Iterator[Problem]:
 
 def _of_type(subject: Subject, kind: int, word: str) -> Iterator[Problem]:
     for node in subject.wiring.nodes:
-        made = [
-            name
-            for name in node.output
-            if subject.types.get(name) == kind and name in subject.needed
-        ]
-        if made:
-            reason = f"it computes {word}, which GPUs of sm_{subject.capability} do not have"
-            yield Problem(node_name(node), reason, tuple(made))
+        made = [name for name in node.output if name in subject.needed]
+        held = [name for name in (*node.input, *made) if subject.types.get(name) == kind]
+        if made and held:
+            reason = f"it computes with {word}, which GPUs of sm_{subject.capability} do not have"
+            yield Problem(node_name(node), reason, tuple(dict.fromkeys(held)))
 
 
 def int8(subject: Subject) -> Iterator[Problem]:

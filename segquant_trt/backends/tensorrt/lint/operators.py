@@ -26,6 +26,8 @@ _WITHOUT_IMPORTER = frozenset(
      "SoftmaxCrossEntropyLoss", "SplitToSequence", "StringConcat", "StringNormalizer",
      "StringSplit", "SwiGLU", "TfIdfVectorizer", "Unique"}
 )  # fmt: skip
+# Has an importer that fails on every input.
+_BROKEN_IMPORTER = frozenset({"Celu"})
 # Importers that call plugins which TensorRT-RTX does not have.
 _PLUGIN_BEHIND = frozenset({"NonZero"})
 # Importers for operators of other domains; the parser looks at the name alone.
@@ -48,7 +50,8 @@ def _onnx_operators() -> frozenset[str]:
 def unsupported(subject: Subject) -> Iterator[Problem]:
     """ONNX operators that the parser has no importer for."""
     for node in _all_nodes(subject):
-        if node.op_type in _WITHOUT_IMPORTER and node.op_type not in subject.plugins:
+        lacking = _WITHOUT_IMPORTER | _BROKEN_IMPORTER
+        if node.op_type in lacking and node.op_type not in subject.plugins:
             integer = node.op_type in _INTEGER_PRODUCTS
             what = "; TensorRT takes products of codes as Q/DQ pairs only" if integer else ""
             yield Problem(node_name(node), f"the parser has no {node.op_type}{what}")

@@ -143,6 +143,13 @@ def float32_products(subject: Subject) -> Iterator[Problem]:
             yield Problem(node_name(node), f"{node.op_type} in FP32")
 
 
+def unnamed(subject: Subject) -> Iterator[Problem]:
+    """Products that the engine's report of its layers cannot name."""
+    for product in subject.products:
+        if not product.node.name:
+            yield Problem(product.name, "the node has no name", tuple(product.node.output))
+
+
 RULES: tuple[Rule, ...] = (
     Rule(
         name="repeated-quantize",
@@ -180,5 +187,11 @@ RULES: tuple[Rule, ...] = (
         check=float32_products,
         fix="export in FP16 or BF16: the file's types are the engine's, and the flags --fp16 and "
         "--int8 are gone in TensorRT 11",
+    ),
+    Rule(
+        name="unnamed-product",
+        severity="advice",
+        check=unnamed,
+        fix="name the node: else nothing can be proved of it from the engine's layers",
     ),
 )

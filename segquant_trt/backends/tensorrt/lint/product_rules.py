@@ -114,6 +114,13 @@ RULES: tuple[Rule, ...] = (
         fix="store the scale and zero point as scalars, of shape []",
     ),
     Rule(
+        name="weight-vector-scale",
+        severity="build-error",
+        check=obstacle("weight-vector-scale"),
+        fix="store the scale as a scalar, of shape [], or one per output channel",
+        targets=RTX,
+    ),
+    Rule(
         name="weight-axis",
         severity="not-8-bit",
         check=obstacle("weight-axis"),

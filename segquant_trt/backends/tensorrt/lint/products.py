@@ -209,6 +209,7 @@ def _weight_obstacles(
             tensors=(decode.input[0],),
         )
     if one_scale(decode.input[1], subject):
+        yield from _vector_of_one(node, decode, subject)
         return
     found = scale_axis(operand, subject)
     wanted = output_axis(node, place, subject)
@@ -219,6 +220,19 @@ def _weight_obstacles(
             reason=f"the weight's scales lie along {where} of the operand, not along its output "
             f"channels (axis {wanted})",
             tensors=(decode.input[1],),
+        )
+
+
+def _vector_of_one(node: NodeProto, decode: NodeProto, subject: Subject) -> Iterator[Obstacle]:
+    """A convolution's scale of shape [1], which is neither a number nor one per channel."""
+    scale, dims = decode.input[1], subject.shapes.of(decode.input[0])
+    several = dims is not None and dims[0] != 1
+    rtx = subject.target == "tensorrt-rtx"
+    if rtx and several and node.op_type == "Conv" and subject.rank(scale) == 1:
+        yield Obstacle(
+            cause="weight-vector-scale",
+            reason=f"the weight's scale '{scale}' is a vector of one number",
+            tensors=(scale,),
         )
 
 

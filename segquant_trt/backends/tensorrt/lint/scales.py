@@ -118,7 +118,8 @@ def foreign_type_of_fp8(subject: Subject) -> Iterator[Problem]:
 def _foreign(subject: Subject, *, fp8: bool) -> Iterator[Problem]:
     for node in subject.nodes("QuantizeLinear"):
         kinds = [subject.types.get(name) for name in node.input[:2]]
-        of_fp8 = subject.types.get(node.output[0]) == FLOAT8
+        # FP32 scales do for any tensor.
+        of_fp8 = subject.types.get(node.output[0]) == FLOAT8 and kinds[1] != TensorProto.FLOAT
         if of_fp8 == fp8 and kinds[0] != kinds[1] and FLOATS.issuperset(kinds):
             words = " and the scale ".join(type_name(kind) for kind in kinds if kind)
             yield Problem(node_name(node), f"the tensor is {words}", (node.input[1],))

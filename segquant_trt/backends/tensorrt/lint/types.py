@@ -31,14 +31,15 @@ _CODES = frozenset({INT8, FLOAT8, TensorProto.INT4})
 _TAKE_FP8 = frozenset(
     {*PAIR, "Concat", "Reshape", "Flatten", "Transpose", "Identity", "Dropout", "Shape"}
 )
+_LOGIC = frozenset({"Not", "And", "Or", "Xor"})
+_ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Mean", "Pow"})
 _EVERY_OPERAND = frozenset(
     {"Add", "Sub", "Mul", "Div", "Max", "Min", "Mean", "Sum", "Mod", "PRelu", "Equal", "Greater",
      "GreaterOrEqual", "Less", "LessOrEqual", "Concat", "MatMul", "Gemm", "Conv", "ConvTranspose",
      "Einsum"}
 )  # fmt: skip
 _FIRST_THREE = frozenset(
-    {"LayerNormalization", "GroupNormalization", "InstanceNormalization", "RMSNormalization",
-     "Attention"}
+    {"LayerNormalization", "GroupNormalization", "InstanceNormalization", "Attention"}
 )  # fmt: skip
 
 
@@ -105,9 +106,21 @@ def _same_type(node: NodeProto) -> tuple[str, ...]:
         names = list(node.input[:3])
     elif node.op_type == "Where":
         names = list(node.input[1:3])
+    elif node.op_type in ("ScatterND", "ScatterElements"):
+        names = [node.input[0], *node.input[2:3]]
     else:
         return ()
     return tuple(dict.fromkeys(name for name in names if name))
+
+
+def operands(subject: Subject) -> Iterator[Problem]:
+    """Logic of numbers, arithmetic of truth values or bytes."""
+    for node in subject.wiring.nodes:
+        kinds = {subject.types[name] for name in node.input if name in subject.types}
+        logic = node.op_type in _LOGIC and kinds - {TensorProto.BOOL}
+        arithmetic = node.op_type in _ARITHMETIC and kinds & {TensorProto.BOOL, UINT8}
+        for kind in logic or arithmetic or ():
+            yield Problem(node_name(node), f"{node.op_type} of {type_name(kind)}")
 
 
 def integer_bias(subject: Subject) -> Iterator[Problem]:
@@ -187,6 +200,12 @@ RULES: tuple[Rule, ...] = (
         severity="parse-error",
         check=mixed,
         fix="cast one operand: a strongly typed network converts nothing by itself",
+    ),
+    Rule(
+        name="operand-type",
+        severity="parse-error",
+        check=operands,
+        fix="cast the operand first",
     ),
     Rule(
         name="int32-dequantize",

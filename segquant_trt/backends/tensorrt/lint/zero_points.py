@@ -91,12 +91,14 @@ def _narrowed(subject: Subject, kind: int, codes: str, instead: str) -> Iterator
             )
 
 
-def unsigned_constant(subject: Subject) -> Iterator[Problem]:
-    """Weights as uint8 codes."""
+def unsigned_given(subject: Subject) -> Iterator[Problem]:
+    """Weights or inputs as uint8 codes."""
     for node in subject.nodes("DequantizeLinear"):
-        constant = node.input[0] in subject.foldable
-        if constant and subject.types.get(node.input[0]) == TensorProto.UINT8:
-            yield Problem(node_name(node), "it decodes constant codes of UINT8", (node.input[0],))
+        maker = subject.wiring.producer.get(node.input[0])
+        made = maker is not None and maker.op_type == "QuantizeLinear"
+        if not made and subject.types.get(node.input[0]) == TensorProto.UINT8:
+            reason = "it decodes UINT8 codes that no QuantizeLinear makes"
+            yield Problem(node_name(node), reason, (node.input[0],))
 
 
 def _count(name: str, subject: Subject) -> int | None:
@@ -144,10 +146,10 @@ RULES: tuple[Rule, ...] = (
         fix="quantise to int8",
     ),
     Rule(
-        name="unsigned-weight",
+        name="unsigned-stored-codes",
         severity="parse-error",
-        check=unsigned_constant,
-        fix="store the weight's codes as int8",
+        check=unsigned_given,
+        fix="store the codes as int8",
     ),
     Rule(
         name="four-bit-activation",

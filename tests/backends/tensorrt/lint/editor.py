@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
@@ -146,3 +147,21 @@ class Editor:
             node.input[1] = scale
             if zero is not None:
                 node.input[2] = zero
+
+
+Mutation = Callable[[Editor], None]
+
+
+def codes_of(e: Editor, name: str) -> int:
+    return e.initializer(name).data_type
+
+
+def width(e: Editor, pair: tuple[onnx.NodeProto, ...]) -> tuple[int, int]:
+    """Length and axis of the contraction that reads the pair."""
+    for node, decode in e.weights():
+        if node.input[0] == pair[1].output[0]:
+            dims = e.initializer(decode.input[0]).dims
+            if node.op_type == "Conv":
+                return dims[1], 1
+            return (dims[1] if node.op_type == "Gemm" else dims[0]), -1
+    raise NotApplicable

@@ -89,11 +89,14 @@ def eight_bit_nodes(layers: Sequence[Layer]) -> list[str]:
     """Products that a layer multiplies on codes, or that one FP8 attention kernel holds."""
     found: list[str] = []
     for layer in layers:
-        matrices = [use.dtype for use in layer.constants if len(use.dims) > 1]
-        operands = [*(use.dtype for use in layer.inputs), *matrices][:2]
-        multiplies = layer.kind in ("gemm", "correlation") and operands[0] in EIGHT
+        data, others = [use.dtype for use in layer.inputs[:1]], layer.inputs[1:2]
+        # A convolution may read a residual too; its weight is a constant then.
+        weights = [*others, *(use for use in layer.constants if len(use.dims) > 1)]
+        multiplies = layer.kind in ("gemm", "correlation") and bool(EIGHT.intersection(data))
         fused = [use.dtype for use in layer.inputs].count("float8_e4m3fn") >= 3
-        if (multiplies and len(set(operands)) == 1) or (layer.kind == "kgen" and fused):
+        if (multiplies and any(use.dtype in data for use in weights)) or (
+            layer.kind == "kgen" and fused
+        ):
             found += [name.partition(" | ")[0] for name in layer.onnx_nodes]
     return found
 

@@ -11,7 +11,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 FLOAT, FLOAT16, BFLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16
-INT8, FP8 = TensorProto.INT8, TensorProto.FLOAT8E4M3FN
+INT8, UINT8, INT4 = TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4
+FP8 = TensorProto.FLOAT8E4M3FN
 _NUMPY = {FLOAT: np.float32, FLOAT16: np.float16, BFLOAT16: ml_dtypes.bfloat16}
 # TensorRT-RTX reports products by the names of their nodes.
 PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
@@ -66,7 +67,9 @@ class Sketch:
         self.nodes.append(node)
         return made
 
-    def pair(self, x: str, scale: Any = 0.05, *, codes: int | None = None, **attributes: Any) -> str:
+    def pair(
+        self, x: str, scale: Any = 0.05, *, codes: int | None = None, **attributes: Any
+    ) -> str:
         """x -> QuantizeLinear -> DequantizeLinear."""
         step = self.floats(scale)
         zero = self.stored(np.zeros(np.shape(scale)), codes or self.codes)
