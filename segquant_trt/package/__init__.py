@@ -1,5 +1,6 @@
 """Write model repositories that a Triton server loads."""
 
+from segquant_trt.package.built_engines import package_of, told_apart
 from segquant_trt.package.bundle import package_bundle
 from segquant_trt.package.engine_repository import package_engines
 from segquant_trt.package.engines import EngineFile, EnginePackage, EngineProfile
@@ -12,4 +13,6 @@ __all__ = [
     "ServingOptions",
     "package_bundle",
     "package_engines",
+    "package_of",
+    "told_apart",
 ]

@@ -35,6 +35,7 @@ def engine_readme(package: EnginePackage, options: ServingOptions) -> str:
             f"    {command}"
         ),
         _versions(package),
+        *_one_model(package),
         *_plugins(package),
         code(f"pip install 'tritonclient[all]'\npython {CLIENT} --protocol grpc"),
         f"`{CLIENT}` sends `{EXAMPLE}`; `Denoiser` in it is a client for your own code.",
@@ -52,9 +53,9 @@ def engine_readme(package: EnginePackage, options: ServingOptions) -> str:
 def server_flags(package: EnginePackage, *, root: str) -> list[str]:
     """What `tritonserver` must be started with, for a repository that it sees at `root`."""
     flags = []
-    if package.plugin_library is not None:
-        path = f"{root}/{package.name}/plugins/{package.plugin_library.name}"
-        flags.append(f'--backend-config=tensorrt,plugins="{path}"')
+    if package.plugin_libraries:
+        paths = (f"{root}/{package.name}/plugins/{path.name}" for path in package.plugin_libraries)
+        flags.append(f'--backend-config=tensorrt,plugins="{";".join(paths)}"')
     if package.version_compatible:
         flags.append("--backend-config=tensorrt,version-compatible=true")
     return flags
@@ -74,12 +75,24 @@ def _versions(package: EnginePackage) -> str:
 
 
 def _plugins(package: EnginePackage) -> list[str]:
-    if package.plugin_library is None:
+    if not package.plugin_libraries:
         return []
+    names = ", ".join(f"`{path.name}`" for path in package.plugin_libraries)
     return [
-        f"Without its flag, `{package.plugin_library.name}` is not loaded; a library that fails to "
-        "load is only logged, and the engine is then refused. `LD_PRELOAD` with its path does the "
-        "same as the flag."
+        f"Without its flag, {names} is not loaded; a library that fails to load is only logged, "
+        "and the engine is then refused. `LD_PRELOAD` with its path does the same as the flag."
+    ]
+
+
+def _one_model(package: EnginePackage) -> list[str]:
+    """Engines that the server would pick by capability alone, and that fit one GPU model."""
+    bound = [engine for engine in package.engines if engine.gpu is not None]
+    if not bound:
+        return []
+    listed = ", ".join(f"{engine.path.name} on {engine.gpu}" for engine in bound)
+    return [
+        f"Built for one model of GPU: {listed}. On another of the same capability TensorRT may "
+        "refuse it, or run it slower; `--hardwareCompatibilityLevel` builds engines for several."
     ]
 
 

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from segquant_trt.errors import SegQuantError
 from segquant_trt.package.engine_config import engine_config, plan_names
 from segquant_trt.package.engine_readme import engine_readme
 from segquant_trt.package.engines import EnginePackage, batching, check_package, largest_batch
@@ -21,14 +22,16 @@ def package_engines(
 ) -> dict[str, Any]:
     """Write the repository `out`, which owns copies of all files; returns `packaged.json`.
 
-    The name is the package's, and the largest batch that of its widest profile.
+    The name is the package's, and the largest batch that of its widest profile; options of the
+    CPU's runtime have no meaning here.
 
     Raises:
         SegQuantError: a file is missing or altered, capabilities or profiles do not fit, or `out`
             is in the way or cannot be written.
     """
     check_package(package)
-    sources = tuple(engine.path for engine in package.engines)
+    _check_options(options)
+    sources = (*(engine.path for engine in package.engines), *package.plugin_libraries)
 
     def fill(folder: Path) -> dict[str, Any]:
         model = folder / package.name
@@ -37,9 +40,9 @@ def package_engines(
         for engine in package.engines:
             plan = names[engine.compute_capabilities[0]]
             shutil.copyfile(engine.path, model / VERSION / plan)
-        if package.plugin_library is not None:
-            (model / PLUGINS).mkdir()
-            shutil.copyfile(package.plugin_library, model / PLUGINS / package.plugin_library.name)
+        for library in package.plugin_libraries:
+            (model / PLUGINS).mkdir(exist_ok=True)
+            shutil.copyfile(library, model / PLUGINS / library.name)
         (model / CONFIG).write_text(engine_config(package, options), encoding="utf-8")
         shapes = dict(package.profiles[0].optimum)
         example = example_inputs(package.inputs, shapes, timestep=package.timestep)
@@ -58,3 +61,14 @@ def package_engines(
         }
 
     return write_repository(out, fill, sources=sources, force=force)
+
+
+def _check_options(options: ServingOptions) -> None:
+    plain = ServingOptions()
+    for name in ("max_batch_size", "threads", "kept_prompts"):
+        if getattr(options, name) != getattr(plain, name):
+            raise SegQuantError(
+                f"--{name.replace('_', '-')} has no meaning for engines: their profiles say what "
+                "they take, and they run on a GPU",
+                hint="leave it out",
+            )

@@ -33,11 +33,15 @@ class EngineProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFile:
-    """A serialised engine, and the compute capabilities (`8.9`) of the GPUs that may load it."""
+    """A serialised engine, and the compute capabilities (`8.9`) of the GPUs that may load it.
+
+    `gpu` is the one model that it was built for, where it is not for others of that capability.
+    """
 
     path: Path
     sha256: str
     compute_capabilities: tuple[str, ...]
+    gpu: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +60,7 @@ class EnginePackage:
     profiles: tuple[EngineProfile, ...]
     engines: tuple[EngineFile, ...]
     tensorrt_version: str
-    plugin_library: Path | None = None
+    plugin_libraries: tuple[Path, ...] = ()
     version_compatible: bool = False
     cuda_graphs: bool = True
 
@@ -76,11 +80,7 @@ def check_package(package: EnginePackage) -> None:
             raise SegQuantError(f"{engine.path} was altered: its sha256 differs", hint=_AGAIN)
         if not engine.path.stat().st_size:
             raise SegQuantError(f"{engine.path} is empty", hint=_AGAIN)
-    plugin = package.plugin_library
-    if plugin is not None and not plugin.is_file():
-        raise SegQuantError(
-            f"the plugin library {plugin} does not exist", hint="build the plugins, or leave it out"
-        )
+    _check_plugins(package.plugin_libraries)
     if not package.profiles:
         raise SegQuantError(
             f"'{package.name}' has no optimisation profile", hint="build the engine with one"
@@ -106,6 +106,22 @@ def largest_batch(package: EnginePackage, axis: str | None) -> int:
         return 0
     first = package.inputs[0].name
     return max(profile.maximum[first][0] for profile in package.profiles)
+
+
+def _check_plugins(libraries: tuple[Path, ...]) -> None:
+    for path in libraries:
+        if not path.is_file():
+            raise SegQuantError(
+                f"the plugin library {path} does not exist",
+                hint="build the plugins, or leave it out",
+            )
+    names = [path.name for path in libraries]
+    for name in names:
+        if names.count(name) > 1 or ";" in name:
+            raise SegQuantError(
+                f"plugin libraries cannot be told apart by their names: {', '.join(names)}",
+                hint="give each library once, under a name without ';'",
+            )
 
 
 def _check_capabilities(package: EnginePackage) -> None:

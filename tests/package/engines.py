@@ -57,7 +57,7 @@ def unet_package(folder: Path, *, plugin: bool = False) -> EnginePackage:
         ),
         engines=engines,
         tensorrt_version="10.13.2",
-        plugin_library=library if plugin else None,
+        plugin_libraries=(library,) if plugin else (),
     )  # fmt: skip
 
 

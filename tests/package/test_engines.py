@@ -157,8 +157,7 @@ def test_capabilities(tmp_path: Path, capabilities: tuple[tuple[str, ...], ...],
 
 def test_engine_files(tmp_path: Path) -> None:
     package = unet_package(tmp_path / "built", plugin=True)
-    assert package.plugin_library is not None
-    package.plugin_library.rename(tmp_path / "elsewhere")
+    package.plugin_libraries[0].rename(tmp_path / "elsewhere")
     assert "libsegquant.so does not exist" in refused(package, tmp_path / "out")
     package = unet_package(tmp_path / "built")
     path = package.engines[1].path
