@@ -127,9 +127,14 @@ class Log:
 
     def clear(self) -> None:
         """Forget what earlier calls said."""
+        self.forget_errors()
+        with self._lock:
+            self.warnings.clear()
+
+    def forget_errors(self) -> None:
+        """Forget errors that came to nothing; warnings stay."""
         with self._lock:
             self.errors.clear()
-            self.warnings.clear()
 
     def reason(self) -> str:
         """Why something failed, in TensorRT's words."""

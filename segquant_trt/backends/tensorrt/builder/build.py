@@ -141,6 +141,7 @@ def _serialized(tensorrt: Installed, prepared: Prepared, progress: Progress) -> 
     steps = tensorrt_monitor(tensorrt.module, monitor)
     config.progress_monitor = steps
     progress.note(f"the same with trtexec: {prepared.preview.command}")
+    tensorrt.log.forget_errors()  # those of a cache, say, are not why the build fails
     try:
         memory = _interruptible(
             lambda: builder.build_serialized_network(network, config), monitor, progress
@@ -195,7 +196,7 @@ def _interruptible(call: Callable[[], T], monitor: BuildMonitor, progress: Progr
     return results[0]
 
 
-_MEMORY = ("out of memory", "outofmemory", "insufficient", "cuda_error_out_of_memory")
+_MEMORY = ("out of memory", "outofmemory", "insufficient memory", "insufficient workspace")
 
 
 def _not_built(tensorrt: Installed, prepared: Prepared) -> SegQuantError:

@@ -36,7 +36,8 @@ def make_config(
     config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
     for flag in _flags(module, options):
         config.set_flag(flag)
-    config.hardware_compatibility_level = _hardware(module, options.hardware_compatibility)
+    if options.hardware_compatibility != "none":
+        config.hardware_compatibility_level = _hardware(module, options.hardware_compatibility)
     for limit in options.pools:
         config.set_memory_pool_limit(_pool(module, limit.pool), limit.size_bytes)
     _set_numbers(module, config, options)

@@ -21,6 +21,7 @@ LABEL = "building the engine"
 _PARTS = 1000
 _QUARTER = _PARTS // 4
 _WORTH_ESTIMATING = 0.02
+_WORTH_TELLING_S = 10.0
 
 
 @dataclass(slots=True)
@@ -109,7 +110,8 @@ class BuildMonitor:
             before, self._told = self._told, max(self._told, min(share, _PARTS - 1))
             self._progress.update(LABEL, self._told, _PARTS)
             remaining = self.remaining_s()
-            if self._told // _QUARTER > before // _QUARTER and remaining is not None:
+            passed = self._told // _QUARTER > before // _QUARTER
+            if passed and remaining is not None and remaining >= _WORTH_TELLING_S:
                 self._progress.note(
                     f"{LABEL}: {self._told // 10} % done, {_spoken(remaining)} to go"
                 )

@@ -30,10 +30,12 @@ def timing_cache_path(version: str, device: Device, folder: Path | None = None) 
 def attach(config: trt.IBuilderConfig, path: Path, progress: Progress) -> None:
     """Have the builder use what the file holds; start afresh where it cannot be used."""
     stored = _read(path)
-    cache: trt.ITimingCache = config.create_timing_cache(stored)
-    if config.set_timing_cache(cache, False):
+    cache: trt.ITimingCache | None = config.create_timing_cache(stored)
+    if cache is not None and config.set_timing_cache(cache, False):
         return
-    progress.note(f"the timing cache {path} is of another GPU or TensorRT: starting a new one")
+    progress.note(
+        f"the timing cache {path} is damaged, or of another GPU or TensorRT: starting a new one"
+    )
     fresh: trt.ITimingCache = config.create_timing_cache(b"")
     config.set_timing_cache(fresh, False)
 
@@ -50,8 +52,9 @@ def keep(config: trt.IBuilderConfig, path: Path) -> int:
     if cache is None:
         return 0
     others = _read(path)
-    if others:
-        cache.combine(config.create_timing_cache(others), False)
+    theirs: trt.ITimingCache | None = config.create_timing_cache(others) if others else None
+    if theirs is not None:
+        cache.combine(theirs, False)
     memory: trt.IHostMemory = cache.serialize()
     data = bytes(memory)
     if data and data != others:

@@ -26,6 +26,9 @@ class Accelerator(Protocol):
     def device(self) -> torch.device:
         """Where tensors have to be."""
 
+    def guard(self) -> AbstractContextManager[None]:
+        """This thread's calls go to the device; TensorRT takes the one that is current."""
+
     def empty(self, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
         """Memory of the device; `dtype` is NumPy's name."""
 
@@ -67,6 +70,11 @@ class TorchCuda:
         self._torch = torch
         self.device = torch.device("cuda", index)
         self._capturing = threading.Lock()
+
+    def guard(self) -> AbstractContextManager[None]:
+        """Make the device current."""
+        guard: AbstractContextManager[None] = self._torch.cuda.device(self.device)
+        return guard
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
         """Memory of the device."""

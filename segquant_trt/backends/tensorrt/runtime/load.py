@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,12 +88,13 @@ def load_engine(
         check_plugins(path, info, plugins)
         check_free_memory(path, info, tensorrt.device, contexts, weight_budget)
     tensorrt.log.clear()
-    runtime = make_runtime(tensorrt)
-    runtime.engine_host_code_allowed = trust
-    load_libraries(tensorrt, runtime.get_plugin_registry(), plugins)
-    engine = _deserialized(tensorrt, runtime, path)
-    if weight_budget is not None:
-        _set_budget(engine, weight_budget)
+    with _on(device):
+        runtime = make_runtime(tensorrt)
+        runtime.engine_host_code_allowed = trust
+        load_libraries(tensorrt, runtime.get_plugin_registry(), plugins)
+        engine = _deserialized(tensorrt, runtime, path)
+        if weight_budget is not None:
+            _set_budget(engine, weight_budget)
     return LoadedEngine(
         tensorrt=tensorrt,
         runtime=runtime,
@@ -101,6 +103,16 @@ def load_engine(
         tensors=_checked_tensors(tensorrt.module, engine),
         profiles=engine_profiles(tensorrt.module, engine),
     )
+
+
+def _on(device: int) -> AbstractContextManager[None]:
+    """TensorRT works on the thread's current device, which PyTorch chooses."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return nullcontext()
+    guard: AbstractContextManager[None] = torch.cuda.device(device)
+    return guard
 
 
 def make_runtime(tensorrt: Installed) -> trt.Runtime:

@@ -81,7 +81,7 @@ class EngineSession:
         """
         names = self._wanted(outputs)
         checked = self._checked(inputs)
-        with self._lease(key_of(checked)) as context:
+        with self._accelerator.guard(), self._lease(key_of(checked)) as context:
             found = context.run(checked)
         return {name: found[name] for name in names}
 

@@ -106,7 +106,8 @@ def test_what_another_build_saved_meanwhile_is_not_lost(tmp_path: Path) -> None:
     assert set(path.read_bytes()) == set(b"OTHERN")
 
 
-def test_a_cache_of_another_gpu_is_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_cache_of_another_gpu_or_damaged_is_replaced(damaged: bool, tmp_path: Path) -> None:
     wanted = request(tmp_path)
     path = wanted.options.timing_cache
     assert path is not None
@@ -117,10 +118,18 @@ def test_a_cache_of_another_gpu_is_replaced(tmp_path: Path) -> None:
         this.__dict__["cache"] = cache
         return cache.__dict__["data"] == b""
 
-    found, _ = cached(NEWEST, {"IBuilderConfig.set_timing_cache": attach})
+    found, script = cached(NEWEST, {"IBuilderConfig.set_timing_cache": attach})
+    create = script.answers["IBuilderConfig.create_timing_cache"]
+
+    def refuse(this: Any, serialized_timing_cache: bytes) -> Any:
+        if damaged and serialized_timing_cache == b"foreign":
+            return None
+        return create(this, serialized_timing_cache)
+
+    script.answers["IBuilderConfig.create_timing_cache"] = refuse
     notes = Notes()
     build_engine(wanted, tensorrt=found, progress=notes)
-    assert any("is of another GPU or TensorRT" in text for text in notes.notes)
+    assert any("is damaged, or of another GPU" in text for text in notes.notes)
 
 
 def test_no_cache_at_all(tmp_path: Path) -> None:

@@ -37,6 +37,10 @@ class OnCpu:
         self.events: list[str] = []
         self.capturing: set[int] = set()  # threads
 
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        yield
+
     def empty(self, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
         return torch.full(shape, torch.nan, dtype=getattr(torch, dtype))
 
