@@ -3,8 +3,10 @@
 With the share c of the work in 8-bit products that are `ratio` times as fast as 16-bit ones, and
 attention's share a,
 
-    at most  1 / (1 - c + c / ratio)              with attention in 16 bits,
-    at most  1 / (1 - c - a + (c + a) / ratio)    with attention in 8 bits.
+    at most  1 / (1 - c + (c + r) / ratio)              with attention in 16 bits,
+    at most  1 / (1 - c - a + (c + r + a) / ratio)      with attention in 8 bits,
+
+where r is what sites with a product per polarity do on top, relative to the model's whole work.
 
 Normalisation, activations and memory traffic are granted for free, so both are upper bounds over
 16-bit arithmetic on the same device. (Amdahl, "Validity of the single processor approach to
@@ -37,17 +39,19 @@ def ceiling_of(work: Work, of: str, *, ratio: float = EIGHT_TO_SIXTEEN_BITS) -> 
             hint="give the denoiser's graph",
         )
     coded, attention = work.coded / work.total, work.attention / work.total
+    repeated = work.repeated / work.total
     return Ceiling(
         of=of,
         macs=work.total,
         coded_share=coded,
         attention_share=attention,
         other_share=work.other / work.total,
+        repeated_share=repeated,
         ratio=ratio,
-        speedup_attention_16bit=_at_most(coded, ratio),
-        speedup_attention_8bit=_at_most(coded + attention, ratio),
+        speedup_attention_16bit=_at_most(coded, repeated, ratio),
+        speedup_attention_8bit=_at_most(coded + attention, repeated, ratio),
     )
 
 
-def _at_most(share: float, ratio: float) -> float:
-    return 1.0 / (1.0 - share + share / ratio)
+def _at_most(share: float, repeated: float, ratio: float) -> float:
+    return 1.0 / (1.0 - share + (share + repeated) / ratio)

@@ -8,14 +8,15 @@
 | ONNX's `Attention` | attention, both products |
 | any other product of two computed tensors | other |
 
-Products that share their weight's codes (one per polarity of the input) are one product of the
-model. Everything that is no product is left out: it takes time, but no multiply-accumulates to
-speak of.
+A site with a product per polarity of its input does more than the model asks for: what comes on
+top is `repeated`. It is told by `repeats_of`, from a plan, else by codes that products share.
+Everything that is no product is left out: it takes time, but no multiply-accumulates to speak of.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,19 +37,21 @@ _MOVES = frozenset(("Transpose", "Reshape", "Cast", "Squeeze", "Unsqueeze", "Ide
 _SCORES_PATH = _MOVES | {"Mul", "Div", "Add", "Where", "QuantizeLinear", "DequantizeLinear"}
 _DECODERS = frozenset(("DequantizeLinear",))
 _FARTHEST = 12
+_POLARITIES = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """Multiply-accumulates of one call."""
+    """Multiply-accumulates of one call of the model; `repeated` ones come on top, in codes."""
 
     coded: int
     attention: int
     other: int
+    repeated: int = 0
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """All that the model asks for."""
         return self.coded + self.attention + self.other
 
 
@@ -58,6 +61,7 @@ def work_of(
     *,
     folder: Path | None = None,
     coded: IsCoded | None = None,
+    repeats: Mapping[str, float] | None = None,
 ) -> Work:
     """Count a graph's products.
 
@@ -66,14 +70,47 @@ def work_of(
         shapes: of the graph's inputs in the call.
         folder: where its external data is, for the small constants that shapes depend on.
         coded: which sites of a float graph are to be coded, by name; None reads Q/DQ pairs.
+        repeats: how many times each site's work is done; None counts shared codes.
 
     Raises:
         SegQuantError: the shape of a product cannot be told.
     """
+    return _counter(model, shapes, folder, coded).count(repeats)
+
+
+def repeats_of(
+    model: onnx.ModelProto,
+    shapes: Mapping[str, tuple[int, ...]],
+    planned: Mapping[str, int],
+    *,
+    folder: Path | None = None,
+) -> dict[str, float]:
+    """How many times the work that a plan counts is done in the graph made from it, by site.
+
+    Between once and twice (a product per polarity, of some segments or all); a plan whose numbers
+    say anything else was made for another size, and its site counts once.
+
+    Args:
+        shapes: of the graph's inputs, for one sample of the size that was planned for.
+        planned: multiply-accumulates of each site for that sample.
+
+    Raises:
+        SegQuantError: the shape of a product cannot be told.
+    """
+    executed = _counter(model, shapes, folder, None).executed()
+    found = {site: executed[site] / macs for site, macs in planned.items() if executed.get(site)}
+    return {site: times if 1.0 <= times <= _POLARITIES else 1.0 for site, times in found.items()}
+
+
+def _counter(
+    model: onnx.ModelProto,
+    shapes: Mapping[str, tuple[int, ...]],
+    folder: Path | None,
+    coded: IsCoded | None,
+) -> _Counter:
     sized = at_sizes(model, shapes)
     wiring = Wiring(sized.graph)
-    counter = _Counter(wiring, infer_shapes(sized, wiring, Constants(wiring, folder)), coded)
-    return counter.count()
+    return _Counter(wiring, infer_shapes(sized, wiring, Constants(wiring, folder)), coded)
 
 
 def has_codes(model: onnx.ModelProto) -> bool:
@@ -106,20 +143,33 @@ class _Counter:
         self._coded = coded
         self._constant = constant_expressions(wiring)
 
-    def count(self) -> Work:
-        found = {"coded": 0, "attention": 0, "other": 0}
+    def count(self, repeats: Mapping[str, float] | None) -> Work:
+        found = {"coded": 0.0, "attention": 0.0, "other": 0.0, "repeated": 0.0}
         seen: set[tuple[str, str]] = set()
         for node in self._wiring.nodes:
             if node.op_type == "Attention":
                 found["attention"] += self._attention_macs(node)
             elif node.op_type in _WEIGHTED:
                 kind, codes = self._kind(node)
-                if codes is not None and (site_of(node), codes) in seen:
+                macs = self._macs(node)
+                if codes is None:
+                    found[kind] += macs
                     continue
-                if codes is not None:
-                    seen.add((site_of(node), codes))
-                found[kind] += self._macs(node)
-        return Work(**found)
+                site = site_of(node)
+                again = (site, codes) in seen
+                seen.add((site, codes))
+                own = macs / repeats.get(site, 1.0) if repeats is not None else macs * (not again)
+                found[kind] += own
+                found["repeated"] += (macs - own) if kind == "coded" else 0.0
+        return Work(**{kind: round(macs) for kind, macs in found.items()})
+
+    def executed(self) -> dict[str, int]:
+        """By site, every product with a weight."""
+        found: dict[str, int] = defaultdict(int)
+        for node in self._wiring.nodes:
+            if node.op_type in _WEIGHTED and node.input[1] in self._constant:
+                found[site_of(node)] += self._macs(node)
+        return found
 
     def _kind(self, node: NodeProto) -> tuple[str, str | None]:
         if node.input[1] in self._constant:

@@ -18,12 +18,15 @@ from segquant_trt.bench.ceiling import ceiling_of
 from segquant_trt.bench.compare import Case
 from segquant_trt.bench.kernels import kernel_times
 from segquant_trt.bench.published import published_for
-from segquant_trt.bench.work import has_codes, work_of
+from segquant_trt.bench.work import IsCoded, has_codes, repeats_of, work_of
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import load_graph
 from segquant_trt.pipeline.contestants import Asked
 from segquant_trt.pipeline.opening import Contestant, Graph, Machine
+from segquant_trt.records import QuantPlan
+from segquant_trt.records.bundle_layout import PLAN
 from segquant_trt.records.child import child_environment
+from segquant_trt.records.codec import read_record
 from segquant_trt.records.comparison import Ceiling, KernelTime
 
 if TYPE_CHECKING:
@@ -50,8 +53,13 @@ def ceilings_of(
         assert graph is not None
         of = one.name if coded else f"{one.name}, were all its weights coded"
         try:
-            found.append(_ceiling(graph, _shapes(case.inputs), of, coded=bool(coded)))
-            found += _at_its_own_size(one, graph, case, coded=bool(coded))
+            counting = _Counting(
+                graph=graph,
+                coded=None if coded else _every_site,
+                repeats=_repeats(one, graph) if coded else None,
+            )
+            found.append(counting.ceiling(_shapes(case.inputs), of))
+            found += _at_its_own_size(one, counting, case)
         except SegQuantError as error:
             notes.append(f"no ceiling for {one.name}: {error.what}")
     found += [ceiling for one in contestants for ceiling in _of_published(one)]
@@ -66,12 +74,23 @@ def _joined(ceilings: Iterable[Ceiling]) -> tuple[Ceiling, ...]:
     return tuple(replace(ceiling, of=", ".join(of)) for ceiling, of in names.items())
 
 
-def _ceiling(
-    graph: Graph, shapes: Mapping[str, tuple[int, ...]], of: str, *, coded: bool
-) -> Ceiling:
-    everything = None if coded else _every_site
-    model = load_graph(graph.model)
-    return ceiling_of(work_of(model, shapes, folder=graph.folder, coded=everything), of)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counting:
+    """How a graph's products are counted; see `work_of`."""
+
+    graph: Graph
+    coded: IsCoded | None
+    repeats: Mapping[str, float] | None
+
+    def ceiling(self, shapes: Mapping[str, tuple[int, ...]], of: str) -> Ceiling:
+        work = work_of(
+            load_graph(self.graph.model),
+            shapes,
+            folder=self.graph.folder,
+            coded=self.coded,
+            repeats=self.repeats,
+        )
+        return ceiling_of(work, of)
 
 
 def _every_site(_: str) -> bool:
@@ -82,20 +101,37 @@ def _shapes(inputs: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(array.shape) for name, array in inputs.items()}
 
 
-def _at_its_own_size(one: Contestant, graph: Graph, case: Case, *, coded: bool) -> list[Ceiling]:
+def _at_its_own_size(one: Contestant, counting: _Counting, case: Case) -> list[Ceiling]:
     """The same at typical lengths, where another size is timed; batch does not matter."""
-    typical = {axis.name: axis.typical for axis in one.interface.axes}
-    typical["batch"] = batch_of(one.interface, case.inputs)
-    shapes = {
-        spec.name: tuple(
-            typical.get(axis, 0) if isinstance(axis, str) else axis for axis in spec.shape
-        )
-        for spec in one.interface.inputs
-    }
+    typical = _typical(one, batch_of(one.interface, case.inputs))
+    shapes = _shapes_at(one, typical)
     if not one.interface.axes or shapes == _shapes(case.inputs):
         return []
     size = ", ".join(f"{axis} {length}" for axis, length in typical.items() if axis != "batch")
-    return [_ceiling(graph, shapes, f"{one.name} at its typical size ({size})", coded=coded)]
+    return [counting.ceiling(shapes, f"{one.name} at its typical size ({size})")]
+
+
+def _repeats(one: Contestant, graph: Graph) -> Mapping[str, float] | None:
+    """By site, how many times over a bundle's plan has its work done; None without a plan."""
+    if one.asked.kind != "bundle":
+        return None
+    plan = read_record(graph.folder / PLAN, QuantPlan)
+    planned = {site.site: site.macs_per_sample for site in plan.sites}
+    shapes = _shapes_at(one, _typical(one, 1))
+    return repeats_of(load_graph(graph.model), shapes, planned, folder=graph.folder)
+
+
+def _typical(one: Contestant, batch: int) -> dict[str, int]:
+    return {axis.name: axis.typical for axis in one.interface.axes} | {"batch": batch}
+
+
+def _shapes_at(one: Contestant, lengths: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    return {
+        spec.name: tuple(
+            lengths.get(axis, 0) if isinstance(axis, str) else axis for axis in spec.shape
+        )
+        for spec in one.interface.inputs
+    }
 
 
 def _of_published(one: Contestant) -> list[Ceiling]:

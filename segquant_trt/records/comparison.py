@@ -36,6 +36,7 @@ class Ceiling:
     coded_share: float  # linears and convolutions whose weights and inputs are 8-bit codes
     attention_share: float  # the two products of attention
     other_share: float
+    repeated_share: float  # on top of these: second products of inputs with two polarities
     ratio: float
     speedup_attention_16bit: float
     speedup_attention_8bit: float

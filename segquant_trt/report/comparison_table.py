@@ -112,9 +112,11 @@ def ceiling_text(ceiling: Ceiling) -> str:
 
 def shares_text(ceiling: Ceiling) -> str:
     """Who does how much of the work."""
+    more = ceiling.repeated_share
+    again = f" and {percent(more)} more for second products of polarities" if more else ""
     return (
         f"{percent(ceiling.coded_share)} of {significant(ceiling.macs / 1e9)} G "
-        f"multiply-accumulates coded, attention {percent(ceiling.attention_share)}, "
+        f"multiply-accumulates coded{again}, attention {percent(ceiling.attention_share)}, "
         f"the rest {percent(ceiling.other_share)}"
     )
 

@@ -11,9 +11,10 @@ import pytest
 from onnx import helper
 
 from segquant_trt.bench.published import PUBLISHED, flux_work, published_for, sd3_work
-from segquant_trt.bench.work import Work, has_codes, work_of
+from segquant_trt.bench.work import Work, has_codes, repeats_of, work_of
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import load_graph
+from segquant_trt.graph.qdq import mark_product
 from segquant_trt.models import family_for
 from tests.bundles import WIDTH, make_bundle
 from tests.golden.catalogue import GRAPHS, packed_path, read_graph
@@ -109,6 +110,35 @@ def test_a_rewritten_graph_says_itself_what_is_coded(tmp_path: Path) -> None:
     found = work_of(model, {"x": (3, 8, WIDTH), "e": (3, WIDTH)}, folder=bundle)
     assert has_codes(model)
     assert found == Work(coded=3 * 8 * WIDTH**2 + 3 * WIDTH**2, attention=0, other=0)
+
+
+def dual_graph(folder: Path, *, shared: bool) -> Path:
+    """`fc` as a product per polarity, of one weight's codes or of two copies of them."""
+    nodes = [helper.make_node("Relu", ["x"], ["high"]), helper.make_node("Neg", ["x"], ["low"])]
+    codes = np.ones((6, 4), np.int8)
+    weights: dict[str, Any] = {"w0": codes, "w1": codes, "s": np.float32(0.1), "z": np.int8(0)}
+    for at, source in enumerate(("high", "low")):
+        nodes += [
+            helper.make_node("QuantizeLinear", [source, "s", "z"], [f"c{at}"]),
+            helper.make_node("DequantizeLinear", [f"c{at}", "s", "z"], [f"d{at}"]),
+            helper.make_node("DequantizeLinear", ["w0" if shared else f"w{at}", "s"], [f"v{at}"]),
+            helper.make_node("MatMul", [f"d{at}", f"v{at}"], [f"p{at}"], name=f"fc_{at}"),
+        ]
+        mark_product(nodes[-1], "fc")
+    nodes.append(helper.make_node("Sub", ["p0", "p1"], ["y"]))
+    return save_graph(folder / "model.onnx", nodes, {"x": ["rows", 6]}, ["y"], weights)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_product_per_polarity_is_work_on_top(shared: bool, tmp_path: Path) -> None:
+    model = load_graph(dual_graph(tmp_path, shared=shared))
+    one, three = {"x": (1, 6)}, {"x": (3, 6)}
+    wanted = Work(coded=3 * 24, attention=0, other=0, repeated=3 * 24)
+    repeats = repeats_of(model, one, {"fc": 24, "gone": 7}, folder=tmp_path)
+    assert repeats == {"fc": 2.0}
+    assert repeats_of(model, one, {"fc": 11}, folder=tmp_path) == {"fc": 1.0}
+    assert work_of(model, three, folder=tmp_path, repeats=repeats) == wanted
+    assert (work_of(model, three, folder=tmp_path) == wanted) is shared
 
 
 def test_a_shape_that_nobody_knows_is_an_error(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ CEILING = Ceiling(
     coded_share=0.8,
     attention_share=0.2,
     other_share=0.0,
+    repeated_share=0.0,
     ratio=2.0,
     speedup_attention_16bit=1 / 0.6,
     speedup_attention_8bit=2.0,
@@ -110,6 +111,11 @@ def test_every_table_has_both_times_and_the_ceiling_under_it() -> None:
     )
     assert lines[-1] == "note: something was left out"
     assert any("1.50 ms" in line and "<fc>" in line for line in lines)
+
+
+def test_second_products_are_told() -> None:
+    text = ceiling_text(replace(CEILING, repeated_share=0.125))
+    assert "coded and 12.5 % more for second products of polarities, attention" in text
 
 
 def test_energy_has_a_column_only_where_it_was_measured() -> None:
