@@ -70,9 +70,10 @@ def command() -> None:
 @click.option(
     "--kept-prompts",
     type=click.IntRange(min=0),
-    default=8,
+    default=0,
     show_default=True,
-    help="Prompts that every instance remembers, in a bundle made with --hoist-prompt.",
+    help="Prompts that every instance remembers, in a bundle made with --hoist-prompt; requests "
+    "then share no batches.",
 )
 @click.option(
     "--warm-up/--no-warm-up",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from segquant_trt.package.example import Array
-from segquant_trt.package.options import ServingOptions
+from segquant_trt.package.options import ServingOptions, merges
 from segquant_trt.package.pbtxt import Message, Word, entries, pbtxt
 from segquant_trt.package.tensors import Batching, data_type, declaration
 from segquant_trt.records import Manifest
@@ -32,7 +32,8 @@ def bundle_config(
         max_batch_size: samples in one batch; 0: the server does not batch.
         warm_up: inputs of one sample, whose bytes are in the model's folder; empty: none.
     """
-    merges = options.dynamic_batching and max_batch_size > 1 and manifest.hoisted is None
+    hoisted = manifest.hoisted is not None
+    together = merges(options, hoisted=hoisted, max_batch_size=max_batch_size)
     message = {
         "name": name,
         "backend": "python",
@@ -41,7 +42,7 @@ def bundle_config(
         "output": [declaration(manifest.output, batching)],
         "version_policy": LATEST,
         "instance_group": {"count": options.instances, "kind": Word("KIND_CPU")},
-        "dynamic_batching": batcher(options) if merges else None,
+        "dynamic_batching": batcher(options) if together else None,
         "parameters": entries(
             {
                 "threads": {"string_value": str(options.threads)},

@@ -18,7 +18,9 @@ class ServingOptions:
 
     `max_batch_size` counts samples: guidance sends two per image. `queue_delay_us` is how long a
     request may wait for others to join it in one batch. `threads` are those of the runtime in each
-    of the `instances`; 0: all cores. `kept_prompts`: see `segquant_trt.load`.
+    of the `instances`; 0: all cores. `kept_prompts`: for how many prompts each instance remembers
+    what they alone decide, in a bundle where that is a graph of its own; 0: nothing is kept
+    between requests.
     """
 
     name: str | None = None
@@ -27,7 +29,7 @@ class ServingOptions:
     queue_delay_us: int = 0
     instances: int = 1
     threads: int = 0
-    kept_prompts: int = 8
+    kept_prompts: int = 0
     warm_up: bool = True
 
     def __post_init__(self) -> None:
@@ -73,3 +75,12 @@ def _check(name: str, value: object, low: int, high: int) -> None:
             f"{name} is {value!r}; allowed: whole numbers from {low} to {high}",
             hint=f"give another --{name.replace('_', '-')}, or leave it out",
         )
+
+
+def merges(options: ServingOptions, *, hoisted: bool, max_batch_size: int) -> bool:
+    """Whether requests of several clients are computed in one batch.
+
+    What is kept per prompt belongs to whole requests.
+    """
+    keeps = hoisted and options.kept_prompts > 0
+    return options.dynamic_batching and max_batch_size > 1 and not keeps

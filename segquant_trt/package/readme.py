@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from segquant_trt.package.markdown import axis_table, code, tensor_table
-from segquant_trt.package.options import ServingOptions
+from segquant_trt.package.options import ServingOptions, merges
 from segquant_trt.package.repository import CLIENT, EXAMPLE, VERSION
 from segquant_trt.package.server_image import PORTS, SERVER_IMAGE
 from segquant_trt.package.tensors import Batching
-from segquant_trt.records import Manifest
+from segquant_trt.records import HoistedPrompt, Manifest
 
 
 def bundle_readme(
@@ -45,12 +45,12 @@ def bundle_readme(
         *_shared(batching, max_batch_size),
         "Anything else is refused by name; the server goes on.",
         "## What is served",
-        *_graphs(manifest),
+        *_graphs(manifest, options),
         *_batches(manifest, options, max_batch_size),
         f"Answers are those of `segquant_trt.load(bundle).run(...)`, to the bit, where ONNX "
         f"Runtime is {runtime} and the processor the same. The model is checked against its "
         "sha256 when it is loaded.",
-        *_tuning(manifest, options),
+        _tuning(options),
         "## When something dies",
         f"The model runs in processes of its own. Triton (seen with 2.51) does not start one again "
         "that was killed, for want of memory say: it goes on answering 'ready', and every request "
@@ -74,7 +74,22 @@ def _shared(batching: Batching, max_batch_size: int) -> list[str]:
     return found
 
 
-def _graphs(manifest: Manifest) -> list[str]:
+def _prompts(hoisted: HoistedPrompt, options: ServingOptions) -> str:
+    names = ", ".join(f"`{name}`" for name in hoisted.inputs)
+    if not options.kept_prompts:
+        return (
+            f"What {names} alone decide is computed by `prompt.onnx` at every request: nothing is "
+            "kept between requests. `--kept-prompts 8` computes it once for each of the last eight "
+            "prompts, and then puts no requests into common batches."
+        )
+    return (
+        f"What {names} alone decide is computed by `prompt.onnx` once per prompt, and every "
+        f"instance remembers it for the last {options.kept_prompts} prompts, by content: no answer "
+        "depends on what was asked before. Requests are therefore not put into common batches."
+    )
+
+
+def _graphs(manifest: Manifest, options: ServingOptions) -> list[str]:
     frozen, hoisted = manifest.frozen, manifest.hoisted
     found = []
     if frozen is not None:
@@ -90,17 +105,13 @@ def _graphs(manifest: Manifest) -> list[str]:
             "goes there as a whole, and takes no other request with it."
         )
     if hoisted is not None:
-        found.append(
-            "What the prompt alone decides is computed by `prompt.onnx`, once per prompt, and "
-            "remembered for the last few prompts by the content of "
-            f"{', '.join(f'`{name}`' for name in hoisted.inputs)}: no answer depends on what was "
-            "asked before. Requests are therefore not put into common batches."
-        )
+        found.append(_prompts(hoisted, options))
     return found or ["One graph, `model.onnx`, for all timesteps and prompts."]
 
 
 def _batches(manifest: Manifest, options: ServingOptions, max_batch_size: int) -> list[str]:
-    if not options.dynamic_batching or manifest.hoisted is not None or max_batch_size < 2:
+    hoisted = manifest.hoisted is not None
+    if not merges(options, hoisted=hoisted, max_batch_size=max_batch_size):
         return ["Every request is computed on its own, one after the other in each instance."]
     return [
         "Requests that wait are computed in one batch where their sizes and shared inputs agree "
@@ -110,13 +121,10 @@ def _batches(manifest: Manifest, options: ServingOptions, max_batch_size: int) -
     ]
 
 
-def _tuning(manifest: Manifest, options: ServingOptions) -> list[str]:
-    threads = "all cores" if not options.threads else f"{options.threads} threads"
-    found = [
+def _tuning(options: ServingOptions) -> str:
+    threads = "all cores" if not options.threads else f"{options.threads} thread(s)"
+    return (
         f"{options.instances} instance(s) with {threads} each. More instances of fewer threads "
         "(`--instances`, `--threads`) hold the model as many times, and compute as many requests "
         "at a time."
-    ]
-    if manifest.hoisted is not None:
-        found.append(f"Every instance remembers {options.kept_prompts} prompts.")
-    return found
+    )

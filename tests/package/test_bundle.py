@@ -70,8 +70,7 @@ def test_the_configuration(kind: str, repositories: LazyFolders) -> None:
     assert f'name: "{kind}"\nbackend: "python"\n' in text
     largest = {"plain": 4, "unbatched": 0}.get(kind, 8)
     assert f"\nmax_batch_size: {largest}\n" in text
-    merges = kind not in ("unbatched", "hoisted", "hoisted_alone")
-    assert bool(block(text, "dynamic_batching")) is merges
+    assert bool(block(text, "dynamic_batching")) is (kind != "unbatched")
     assert len(block(text, "model_warmup")) == 1
     assert 'key: "threads"\n  value {\n    string_value: "1"' in text
 
@@ -115,7 +114,7 @@ def test_the_example_is_of_typical_sizes(repositories: LazyFolders) -> None:
         ("shared", ("shares `ids` between samples",)),
         ("frozen", ("6 timesteps of `default:6`", "fallback.onnx")),
         ("refusing", ("an error that lists the steps",)),
-        ("hoisted", ("once per prompt", "`text`, `pooled`", "computed on its own")),
+        ("hoisted", ("at every request", "What `text`, `pooled` alone decide", "dynamic batching")),
         ("unbatched", ("does not batch",)),
     ],
 )
@@ -125,6 +124,17 @@ def test_the_readme_says_what_is_served(
     text = (repositories[kind] / "README.md").read_text()
     for word in (*words, "tritonserver --model-repository=", "client.py --protocol http"):
         assert word in text
+
+
+def test_kept_prompts_share_no_batches(bundles: LazyFolders, tmp_path: Path) -> None:
+    bundle = bundles["hoisted"] / "bundle"
+    options = ServingOptions(name="kept", kept_prompts=5)
+    package_bundle(bundle, checked_manifest(bundle), tmp_path / "out", options)
+    text = (tmp_path / "out" / "kept" / "config.pbtxt").read_text()
+    assert not block(text, "dynamic_batching")
+    said = (tmp_path / "out" / "README.md").read_text()
+    assert "for the last 5 prompts, by content" in said
+    assert "computed on its own" in said
 
 
 def test_equal_inputs_give_equal_bytes(plain: tuple[Path, Manifest], tmp_path: Path) -> None:

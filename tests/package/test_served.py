@@ -27,7 +27,7 @@ from tests.package.bundles import BUNDLES, Call, calls_of
 from tests.shared import LazyFolders
 
 KINDS = tuple(BUNDLES)
-BATCHED = ("plain", "four_bits", "shared", "frozen", "refusing")
+BATCHED = ("plain", "four_bits", "shared", "frozen", "refusing", "hoisted", "hoisted_alone")
 
 
 def as_sent(kind: str, call: Call) -> Call:
@@ -41,23 +41,32 @@ def graphs_of(repository: Path, kind: str, **options: int) -> ServedGraphs:
     return ServedGraphs(repository / kind / "1", threads=1, **options)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_calls_one_by_one(kind: str, bundles: LazyFolders, repositories: LazyFolders) -> None:
+HOISTED = ("hoisted", "hoisted_alone")
+KEPT = [(kind, 0) for kind in KINDS] + [(kind, 8) for kind in HOISTED]
+
+
+@pytest.mark.parametrize(("kind", "kept"), KEPT)
+def test_calls_one_by_one(
+    kind: str, kept: int, bundles: LazyFolders, repositories: LazyFolders
+) -> None:
     direct = load(bundles[kind] / "bundle", threads=1)
-    graphs = graphs_of(repositories[kind], kind)
+    graphs = graphs_of(repositories[kind], kind, kept_prompts=kept)
     for call in calls_of(kind):
         (found,) = answers(graphs, [as_sent(kind, call)])
         assert isinstance(found, np.ndarray), found
         np.testing.assert_array_equal(found, direct.run(call))
-    assert graphs.prompt_runs == direct.prompt_runs
+    every = len(calls_of(kind)) if kind in HOISTED else 0
+    assert graphs.prompt_runs == (direct.prompt_runs if kept else every)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_calls_together(kind: str, bundles: LazyFolders, repositories: LazyFolders) -> None:
+@pytest.mark.parametrize(("kind", "kept"), KEPT)
+def test_calls_together(
+    kind: str, kept: int, bundles: LazyFolders, repositories: LazyFolders
+) -> None:
     """Of several sizes, steps, prompts and shared inputs: each gets what is its own."""
     direct = load(bundles[kind] / "bundle", threads=1)
     calls = calls_of(kind)
-    graphs = graphs_of(repositories[kind], kind)
+    graphs = graphs_of(repositories[kind], kind, kept_prompts=kept)
     found = answers(graphs, [as_sent(kind, call) for call in calls])
     assert len(found) == len(calls)
     for answer, call in zip(found, calls, strict=True):
@@ -130,6 +139,7 @@ def test_prompts_are_kept_up_to_the_number_asked_for(repositories: LazyFolders, 
     for call in (*calls, *calls):
         answers(graphs, [call])
     assert graphs.prompt_runs == {0: 4, 1: 4, 2: 2}[kept]
+    assert len(graphs._kept._values) == kept
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "weights.bin", "probe.npz"])
@@ -320,7 +330,7 @@ def test_the_probe_finds_saturated_sums(
 
 
 def test_prompts_differ_by_content_and_by_samples(repositories: LazyFolders) -> None:
-    graphs = graphs_of(repositories["hoisted"], "hoisted")
+    graphs = graphs_of(repositories["hoisted"], "hoisted", kept_prompts=8)
     call = calls_of("hoisted")[0]
     changed = {**call, "text": call["text"].copy()}
     changed["text"][0, 0, 0] += 1
@@ -332,11 +342,11 @@ def test_prompts_differ_by_content_and_by_samples(repositories: LazyFolders) -> 
     assert graphs._key(more) != graphs._key(call)
 
 
-@pytest.mark.parametrize("kind", ["hoisted", "hoisted_alone"])
+@pytest.mark.parametrize("kind", HOISTED)
 def test_calls_with_kept_prompts_stay_whole(
     kind: str, repositories: LazyFolders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graphs = graphs_of(repositories[kind], kind)
+    graphs = graphs_of(repositories[kind], kind, kept_prompts=8)
     run, sizes = graphs.run, []
     monkeypatch.setattr(graphs, "run", lambda inputs: sizes.append(len(inputs["x"])) or run(inputs))
     call = calls_of(kind)[0]

@@ -26,7 +26,7 @@ def answers(graphs: ServedGraphs, calls: Sequence[Mapping[str, Array]]) -> list[
     """One answer per call, in order; a call that fails fails alone.
 
     Calls are put into one batch where they have the same sizes and shared inputs and run the same
-    graph, and nothing was hoisted (what is kept per prompt belongs to whole calls).
+    graph, and nothing is kept per prompt (it belongs to whole calls).
     """
     found: list[Answer | None] = [None] * len(calls)
     batches: dict[_Key, list[int]] = {}
@@ -82,7 +82,7 @@ def _only_row(name: str, array: Array) -> Array:
 def _batch_key(graphs: ServedGraphs, inputs: Mapping[str, Array], index: int) -> _Key:
     description = graphs.description
     tabled = graphs.on_steps(inputs)
-    if description.batch_axis is None or description.hoisted is not None:
+    if description.batch_axis is None or graphs.keeps_prompts:
         return (index,)
     return (
         tabled,

@@ -33,13 +33,14 @@ class ServedGraphs:
     Args:
         version_folder: holds `served.json`.
         threads: of the runtime; 0: all cores.
-        kept_prompts: for how many prompts that what depends on them alone is remembered.
+        kept_prompts: for how many prompts what depends on them alone is remembered; 0: it is
+            computed at every call, for the steps of that call.
 
     Raises:
         SegQuantError: a file is damaged, or the runtime is missing or refuses a graph.
     """
 
-    def __init__(self, version_folder: Path, *, threads: int = 0, kept_prompts: int = 8) -> None:
+    def __init__(self, version_folder: Path, *, threads: int = 0, kept_prompts: int = 0) -> None:
         self.description: Description = read_description(version_folder)
         folder = version_folder / GRAPHS
         opened = functools.partial(open_graph, threads=threads, exact=int8_sums_are_exact(folder))
@@ -48,11 +49,8 @@ class ServedGraphs:
         hoists = self.description.hoisted is not None
         self._prompt: GraphSession | None = opened(folder / PROMPT) if hoists else None
         self._kept = KeptValues(kept_prompts)
-
-    @property
-    def prompt_runs(self) -> int:
-        """How often the graph ran that runs once per prompt."""
-        return self._kept.computed
+        self.keeps_prompts = hoists and kept_prompts > 0
+        self.prompt_runs = 0  # of the prompt's graph
 
     def on_steps(self, inputs: Mapping[str, Array]) -> bool:
         """Whether the main graph can make this call: every sample is at a step that it has.
@@ -90,29 +88,42 @@ class ServedGraphs:
         hoisted, frozen = self.description.hoisted, self.description.frozen
         if hoisted is None:
             return {}
-        values = self._kept.of(self._key(inputs), lambda: self._prompt_values(inputs))
-        if frozen is None:
-            return values
+        if frozen is None or hoisted.row_input is None:
+            return self._remembered(inputs, lambda: self._prompt_values(inputs))
         rows = step_indices(frozen.timesteps, inputs[frozen.timestep])
         samples = np.arange(len(rows))
-        return {**values, **{name: values[name][samples, rows] for name in hoisted.by_step}}
+        if not self.keeps_prompts:
+            return self._prompt_values(inputs, rows=samples, steps=rows)
+        every = np.arange(len(frozen.timesteps))
+        grid = {
+            "rows": np.repeat(samples, len(every)),
+            "steps": np.tile(every, len(samples)),
+        }
+        values = self._remembered(inputs, lambda: self._prompt_values(inputs, **grid))
+        places = samples * len(every) + rows
+        return {**values, **{name: values[name][places] for name in hoisted.by_step}}
 
-    def _prompt_values(self, inputs: Mapping[str, Array]) -> Values:
-        """Values by step are [B, T, ...]; the rest is as the main graph reads it."""
+    def _remembered(self, inputs: Mapping[str, Array], compute: Callable[[], Values]) -> Values:
+        return self._kept.of(self._key(inputs), compute) if self.keeps_prompts else compute()
+
+    def _prompt_values(
+        self,
+        inputs: Mapping[str, Array],
+        *,
+        rows: Array | None = None,
+        steps: Array | None = None,
+    ) -> Values:
+        """What the prompt decides; values by step have a row for each sample and step asked for."""
         hoisted, frozen = self.description.hoisted, self.description.frozen
         assert hoisted is not None
         assert self._prompt is not None
+        self.prompt_runs += 1
         feeds = {name: inputs[name] for name in hoisted.inputs}
-        if frozen is None or hoisted.row_input is None:
-            return self._prompt.run(feeds, hoisted.values)
-        times = inputs[frozen.timestep]
-        steps = np.array(frozen.timesteps).astype(times.dtype)
-        feeds[frozen.timestep] = np.tile(steps, len(times))
-        feeds[hoisted.row_input] = np.repeat(np.arange(len(times)), len(steps))
-        found = self._prompt.run(feeds, hoisted.values)
-        for name in hoisted.by_step:
-            found[name] = found[name].reshape(len(times), len(steps), *found[name].shape[1:])
-        return found
+        if frozen is not None and hoisted.row_input is not None:
+            times = np.array(frozen.timesteps).astype(inputs[frozen.timestep].dtype)
+            feeds[frozen.timestep] = times[steps]
+            feeds[hoisted.row_input] = np.asarray(rows, dtype=np.int64)
+        return self._prompt.run(feeds, hoisted.values)
 
     def _key(self, inputs: Mapping[str, Array]) -> bytes:
         hoisted, frozen = self.description.hoisted, self.description.frozen
@@ -131,7 +142,6 @@ class KeptValues:
     """The values of the most recently used keys."""
 
     def __init__(self, capacity: int) -> None:
-        self.computed = 0
         self._capacity = capacity
         self._values: OrderedDict[bytes, Values] = OrderedDict()
 
@@ -140,7 +150,6 @@ class KeptValues:
         found = self._values.get(key)
         if found is None:
             found = self._values[key] = compute()
-            self.computed += 1
         self._values.move_to_end(key)
         while len(self._values) > self._capacity:
             self._values.popitem(last=False)
