@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from segquant_trt.bench.baselines.events import CudaEvents
+from segquant_trt.bench.cases import BATCH, Interface
 from segquant_trt.bench.timed import Timed, check_kind
-from segquant_trt.records import TensorSpec
+from segquant_trt.records import AxisRange, TensorSpec
+from segquant_trt.records.engine import ShapeProfile, ShapeRange
 
 if TYPE_CHECKING:
     from segquant_trt.models.loop import Array, Float32
@@ -89,3 +91,35 @@ class EngineTimed:
         """The first output of the last call, on the host."""
         found: Float32 = next(iter(self._last.values())).float().cpu().numpy()
         return found
+
+
+def engine_interface(inputs: tuple[TensorSpec, ...], profile: ShapeProfile | None) -> Interface:
+    """What an engine takes, with the lengths that its first profile allows and prefers.
+
+    An engine does not know which axes belong together. Leading axes with the same range as the
+    first input's are taken for the batch; every other axis is one of its own.
+    """
+    if profile is None:
+        return Interface(inputs=inputs)
+    leading = next((_range(profile, spec, 0) for spec in inputs if spec.shape), None)
+    axes: dict[str, AxisRange] = {}
+    named: list[TensorSpec] = []
+    for spec in inputs:
+        shape: list[int | str] = list(spec.shape)
+        for position, axis in enumerate(spec.shape):
+            lengths = _range(profile, spec, position)
+            if isinstance(axis, int) or lengths is None:
+                continue
+            name = BATCH if position == 0 and lengths == leading else axis
+            shape[position] = name
+            low, usual, high = lengths
+            axes[name] = AxisRange(name=name, minimum=low, typical=usual, maximum=high)
+        named.append(TensorSpec(name=spec.name, dtype=spec.dtype, shape=tuple(shape)))
+    return Interface(inputs=tuple(named), axes=tuple(axes.values()))
+
+
+def _range(profile: ShapeProfile, spec: TensorSpec, position: int) -> tuple[int, int, int] | None:
+    found: ShapeRange | None = profile.of(spec.name)
+    if found is None:
+        return None
+    return found.minimum[position], found.optimum[position], found.maximum[position]

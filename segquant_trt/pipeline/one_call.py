@@ -38,14 +38,14 @@ def _main(parent_pid: str, arguments: str) -> None:
         timed.run()
     except SegQuantError as error:
         sys.exit(error.what)
-    answer = {"resident": peak_resident_bytes(), "device": _device_bytes()}
+    answer = {"resident": peak_resident_bytes(), "device": _device_bytes(given["kind"])}
     sys.stdout.write(f"{json.dumps(answer)}\n")
 
 
-def _device_bytes() -> int | None:
-    """What torch's allocator held at most; None where torch is not used, or has no GPU."""
+def _device_bytes(kind: str) -> int | None:
+    """What torch's allocator held at most; None for what allocates by itself, or without a GPU."""
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
+    if not kind.startswith("torch") or torch is None or not torch.cuda.is_available():
         return None
     return int(torch.cuda.max_memory_allocated()) or None
 

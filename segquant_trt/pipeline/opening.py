@@ -155,16 +155,18 @@ def _onnx(asked: Asked, name: str, machine: Machine) -> Contestant:
 
 
 def _engine(asked: Asked, name: str, machine: Machine) -> Contestant:
+    from segquant_trt.backends.tensorrt.runtime.engine_file import read_info
+    from segquant_trt.bench.engine_subject import engine_interface
     from segquant_trt.pipeline.engines import engines
 
     path = Path(asked.where)
-    if not path.is_file():
-        raise SegQuantError(f"{path} does not exist", hint="give an engine file, or a bundle")
+    info = read_info(path)
+    profile = info.profiles[0] if info is not None and info.profiles else None
     subject = engines(cuda_graphs=machine.cuda_graphs).open(path, name)
     return Contestant(
         asked=asked,
         subject=subject,
-        interface=Interface(inputs=subject.inputs),
+        interface=engine_interface(subject.inputs, profile),
         size_bytes=path.stat().st_size,
     )
 

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segquant_trt.bench.engine_subject import EngineSubject
+from segquant_trt.bench.cases import Interface, Sweep, cases_of
+from segquant_trt.bench.engine_subject import EngineSubject, engine_interface
 from segquant_trt.errors import SegQuantError
 from segquant_trt.records import TensorSpec
+from segquant_trt.records.engine import ShapeProfile, ShapeRange
 from tests.bench.test_torch_module import Stream
 
 
@@ -70,3 +72,34 @@ def test_inputs_that_do_not_fit_are_named(change: dict[str, Any], message: str) 
     given = {name: array for name, array in {**INPUTS, **change}.items() if array is not None}
     with pytest.raises(SegQuantError, match=message):
         found.bind(given)
+
+
+def ranged(name: str, *lengths: tuple[int, int, int]) -> ShapeRange:
+    low, usual, high = zip(*lengths, strict=True)
+    return ShapeRange(name=name, minimum=low, optimum=usual, maximum=high)
+
+
+def test_a_profile_says_which_lengths_an_engine_takes() -> None:
+    batch, tokens = (1, 2, 4), (16, 1024, 4096)
+    inputs = (
+        TensorSpec(name="x", dtype="float16", shape=("x.0", "x.1", 64)),
+        TensorSpec(name="t", dtype="float16", shape=("t.0",)),
+        TensorSpec(name="ids", dtype="float16", shape=("ids.0", 3)),
+    )
+    profile = ShapeProfile(
+        inputs=(
+            ranged("x", batch, tokens, (64, 64, 64)),
+            ranged("t", batch),
+            ranged("ids", tokens, (3, 3, 3)),
+        )
+    )
+    found = engine_interface(inputs, profile)
+    assert [spec.shape for spec in found.inputs] == [
+        ("batch", "x.1", 64),
+        ("batch",),
+        ("ids.0", 3),
+    ]
+    assert cases_of(found, Sweep(axes={"batch": (1,)})) == [
+        {"batch": 1, "x.1": 1024, "ids.0": 1024}
+    ]
+    assert engine_interface(inputs, None) == Interface(inputs=inputs)

@@ -177,7 +177,12 @@ BAD = [
         ["one.onnx"], {"axes": {"depth": (2,)}}, "no input has an axis 'depth'", id="axis"
     ),
     pytest.param(["one.onnx"], {"shapes": {"x": (2, 4)}}, r"has shape \(2, 4\)", id="shape"),
-    pytest.param(["gone.engine"], {}, "gone.engine does not exist", id="no engine"),
+    pytest.param(
+        ["gone.engine"],
+        {},
+        "there is no engine gone.engine|gone.engine does not exist",
+        id="no engine",
+    ),
 ]
 
 
