@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -160,16 +160,28 @@ def declared_inputs(model: onnx.ModelProto) -> Mapping[str, tuple[int, ...]]:
 
 
 def precisions_of(model: onnx.ModelProto) -> tuple[str, ...]:
-    """The kinds of codes that the graph's Q/DQ pairs have: of "int8", "fp8", "fp4"."""
+    """The kinds of codes that the graph's Q/DQ pairs have: of "int8", "fp8", "fp4".
+
+    The bodies of local functions count: that is where plugins' substitutes quantise.
+    """
     from onnx import TensorProto
 
-    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    names = set[str]()
-    for node in model.graph.node:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            codes = node.input[0] if node.op_type == "DequantizeLinear" else ""
-            zero = node.input[2] if len(node.input) > 2 else ""
-            for name in (codes, zero):
-                if name in types:
-                    names.add(_CODES.get(TensorProto.DataType.Name(types[name]), ""))
-    return tuple(sorted(names - {""}))
+    names: set[str] = set()
+    for nodes, constants in (
+        (model.graph.node, model.graph.initializer),
+        *((function.node, ()) for function in model.functions),
+    ):
+        types = {tensor.name: tensor.data_type for tensor in constants}
+        for node in nodes:
+            if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+                types[node.output[0]] = node.attribute[0].t.data_type
+            elif node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+                names |= {TensorProto.DataType.Name(kind) for kind in _coded_as(node, types)}
+    return tuple(sorted({_CODES[name] for name in names if name in _CODES}))
+
+
+def _coded_as(node: onnx.NodeProto, types: Mapping[str, int]) -> Iterator[int]:
+    """Types that a node's codes are said to have."""
+    codes = node.input[:1] if node.op_type == "DequantizeLinear" else ()
+    yield from (types[name] for name in (*codes, *node.input[2:3]) if name in types)
+    yield from (each.i for each in node.attribute if each.name == "output_dtype" and each.i)

@@ -64,7 +64,10 @@ def main(folder: Path, options: dict[str, Any], *, damage: str, stop_at: int | N
         wanted.onnx.write_bytes(wanted.onnx.read_bytes().replace(b"MatMul", damage.encode()))
     shares = Shares(stop_at)
     prepared = prepare(wanted, found.device, found.version)
-    answer: dict[str, Any] = {}
+    estimate = prepared.preview.estimate
+    answer: dict[str, Any] = {
+        "forecast": {"Weights": estimate.weights_bytes, "Activation": estimate.activations_bytes}
+    }
     try:
         with _verbose_log(found, prepared):
             answer["bytes"] = len(_serialized(found, prepared, shares))

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
+import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from segquant_trt.backends.tensorrt.builder.build import build_engine
 from segquant_trt.backends.tensorrt.builder.config import complete_profiles
-from segquant_trt.backends.tensorrt.builder.request import prepare
+from segquant_trt.backends.tensorrt.builder.request import precisions_of, prepare
 from segquant_trt.errors import SegQuantError
 from segquant_trt.records.engine import BuildOptions, PoolLimit, ShapeProfile, ShapeRange
 from tests.contract.tensorrt.fake import VERSIONS
@@ -117,6 +120,27 @@ def test_graphs_that_are_incomplete(tmp_path: Path) -> None:
     wanted.onnx.unlink()
     with pytest.raises(SegQuantError, match="does not exist"):
         prepare(wanted)
+
+
+def test_codes_are_found_wherever_they_are() -> None:
+    quantize = helper.make_node("QuantizeLinear", ["x", "s"], ["q"], output_dtype=TensorProto.INT8)
+    assert precisions_of(graph_of([quantize])) == ("int8",)
+    zero = numpy_helper.from_array(np.zeros((), ml_dtypes.float8_e4m3fn))
+    inner = [
+        helper.make_node("Constant", [], ["z"], value=zero),
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+    ]
+    assert precisions_of(graph_of(inner)) == ("fp8",)
+    function = helper.make_function(
+        "ours", "F", ["x", "s"], ["q"], inner, [helper.make_opsetid("", 21)]
+    )
+    call = helper.make_node("F", ["x", "s"], ["q"], domain="ours")
+    assert precisions_of(graph_of([quantize, call], function)) == ("fp8", "int8")
+    assert precisions_of(graph_of([helper.make_node("Relu", ["x"], ["y"])])) == ()
+
+
+def graph_of(nodes: list[onnx.NodeProto], *functions: onnx.FunctionProto) -> onnx.ModelProto:
+    return helper.make_model(helper.make_graph(nodes, "g", [], []), functions=functions)
 
 
 def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ def test_decoded_codes_take_no_memory_and_keep_the_codes_alive(tmp_path: Path) -
     # The codes of x are one byte each, as long as the product needs them; then the product.
     assert found.activations_bytes == 17 * WIDTH + 17 * OUT * 2
     assert found.io_bytes == 2 * 17 * (WIDTH + OUT)
-    assert found.weights_bytes == WIDTH * OUT + 2 + 1 + 2 * OUT + OUT + 2 * OUT
+    # Codes, their scales and the bias; the scale and zero point of x.
+    assert found.weights_bytes == WIDTH * OUT + 2 * OUT + 2 * OUT + 2 + 1
 
 
 def test_what_follows_from_constants_takes_no_memory(tmp_path: Path) -> None:
@@ -90,6 +91,41 @@ def test_types_follow_casts_and_shapes(tmp_path: Path) -> None:
     assert found.activations_bytes == 2 * 11 * 7 * 4
 
 
+def test_weights_count_in_the_type_that_they_are_used_in(tmp_path: Path) -> None:
+    weight = numpy_helper.from_array(np.ones((7, 9), np.float16), "w")
+    model = chain(
+        [
+            helper.make_node("Cast", ["w"], ["wide"], to=TensorProto.FLOAT),
+            helper.make_node("Transpose", ["wide"], ["t"]),
+            helper.make_node("Transpose", ["t"], ["u"]),
+            helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+            helper.make_node("MatMul", ["f", "u"], ["y"]),
+        ],
+        weight,
+        numpy_helper.from_array(np.ones(1000, np.float32), "unused"),
+    )
+    found = forecast(model, tmp_path, [rows(1, 3)], BuildOptions())
+    assert found.weights_bytes == 7 * 9 * 4
+
+
+def test_fused_attention_stores_no_scores(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["k"]),
+        helper.make_node("Transpose", ["k"], ["t"]),
+        helper.make_node("MatMul", ["x", "t"], ["scores"]),
+        helper.make_node("Mul", ["scores", "s"], ["scaled"]),
+        helper.make_node("Softmax", ["scaled"], ["p"]),
+        helper.make_node("MatMul", ["p", "x"], ["y"]),
+    ]
+    scale = numpy_helper.from_array(np.array(0.5, np.float16), "s")
+    found = forecast(chain(nodes, scale), tmp_path, [rows(1, 513)], BuildOptions())
+    assert found.activations_bytes == 2 * 513 * 7 * 2  # k and t; 513 x 513 is nowhere
+    # Probabilities that somebody else reads are there.
+    nodes.append(helper.make_node("Relu", ["p"], ["z"]))
+    found = forecast(chain(nodes, scale), tmp_path, [rows(1, 513)], BuildOptions())
+    assert found.activations_bytes >= 513 * 513 * 2
+
+
 def test_unknown_sizes_are_counted_not_guessed(tmp_path: Path) -> None:
     model = chain(
         [
@@ -110,7 +146,7 @@ FORECAST = MemoryForecast(
 
 def test_memory_is_checked() -> None:
     check_memory(FORECAST, "GPU", 14 * GIB, BuildOptions())
-    with pytest.raises(SegQuantError, match=r"estimated to need 14.00 GiB .* 13.00 GiB are free"):
+    with pytest.raises(SegQuantError, match=r"need at least 14.00 GiB .* 13.00 GiB are free"):
         check_memory(FORECAST, "GPU", 13 * GIB, BuildOptions())
     check_memory(FORECAST, "GPU", 5 * GIB, BuildOptions(weight_streaming=True))
 
@@ -131,7 +167,7 @@ def test_a_dry_run_needs_no_gpu(tmp_path: Path) -> None:
     text = "\n".join(preview.lines())
     assert "codes in the graph: int8" in text
     assert "profile 0: x 1x64 to 17x64" in text
-    assert "estimate from the graph, not measured" in text
+    assert "at least; estimated from the graph, not measured" in text
     assert "workspace limit       2.00 GiB" in text
     assert "timing cache: decided on the GPU that builds" in text
     assert f"trtexec --onnx={tmp_path}/small.onnx" in text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,11 @@ def test_a_graph_with_weights_beside_it_is_built(tmp_path: Path) -> None:
     assert "[ONNX Layer: site0]" in log
     gemm = next(line for line in log.splitlines() if "LayerType: gemm" in line)
     assert "Datatype: Int8" in gemm
+    # What was forecast is the least: the builder says what it came to.
+    for kind in ("Weights", "Activation"):
+        came_to = re.search(rf"Total {kind} Memory: (\d+) bytes", log)
+        assert came_to is not None
+        assert 0 < found["forecast"][kind] <= int(came_to[1])
 
 
 @needs_rtx
