@@ -132,7 +132,14 @@ class _Shapes(click.ParamType[dict[str, tuple[int, ...]]]):
 @click.option(
     "--useCudaGraph", "cuda_graphs", is_flag=True, help="Replay an engine's calls as one launch."
 )
-@click.option("--seed", metavar="N", type=int, default=0, help="Of made inputs and turns.")
+@click.option(
+    "--seed",
+    metavar="N",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Of the inputs that are made, and of the order of turns.",
+)
 @click.option(
     "--profile",
     "top",

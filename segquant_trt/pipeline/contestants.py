@@ -125,6 +125,8 @@ def named(asked: Asked) -> str:
     if run is not None:
         whole = is_run(path) or path.name in _WHOLE
         name = run.resolve().name if whole else f"{run.resolve().name}/{name}"
+    elif path.is_file():
+        name = f"{path.resolve().parent.name}/{name}"
     return name if asked.kind == "bundle" else f"{name} ({_word(asked)})"
 
 

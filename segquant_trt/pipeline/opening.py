@@ -14,11 +14,13 @@ from segquant_trt.errors import SegQuantError
 from segquant_trt.pipeline.contestants import Asked, Kind, run_of
 from segquant_trt.records import FrozenSteps, Manifest, ModelSpec, Quality, TensorSpec
 from segquant_trt.records.bundle_layout import MANIFEST, MODEL, PROMPT
+from segquant_trt.records.codec import read_record
 from segquant_trt.records.files import sha256_file
 from segquant_trt.records.options import CompileOptions
 from segquant_trt.records.progress import Silent
 from segquant_trt.records.run_folder import RunFolder
 from segquant_trt.records.stage import Work
+from segquant_trt.report.summary import read_json_record
 
 if TYPE_CHECKING:
     from segquant_trt.bench.baselines.torch_module import TorchDtype
@@ -119,8 +121,6 @@ def _described(known: Manifest | ModelSpec) -> Interface:
 
 def _quality(run: Path | None, bundle: Path) -> Quality | None:
     """What `verify` measured of this bundle; figures of an earlier one do not count."""
-    from segquant_trt.report.summary import read_json_record
-
     if run is None or not (run / "quality.json").exists():
         return None
     quality = read_json_record(run / "quality.json", Quality)
@@ -146,12 +146,24 @@ def _onnx(asked: Asked, name: str, machine: Machine) -> Contestant:
     return Contestant(
         asked=asked,
         subject=subject,
-        interface=Interface(inputs=subject.inputs) if spec is None else _described(spec),
+        interface=_told_beside(path, run, subject.inputs) if spec is None else _described(spec),
         source=None if spec is None else spec.source,
         runtime=_RUNTIMES[asked.kind],
         graph=Graph(model=model, folder=folder or path.parent),
         size_bytes=None if spec is None else spec.size_bytes_float,
     )
+
+
+def _told_beside(path: Path, run: Path | None, inputs: tuple[TensorSpec, ...]) -> Interface:
+    """What a record beside a file says of its axes, if it is about these inputs."""
+    known: Manifest | ModelSpec | None = None
+    if (path.parent / MANIFEST).is_file():
+        known = read_json_record(path.parent / MANIFEST, Manifest)
+    elif run is not None:
+        known = read_record(run / "model.yaml", ModelSpec)
+    if known is None or {spec.name for spec in known.inputs} != {spec.name for spec in inputs}:
+        return Interface(inputs=inputs)
+    return _described(known)
 
 
 def _engine(asked: Asked, name: str, machine: Machine) -> Contestant:

@@ -123,6 +123,15 @@ def test_everything_that_was_asked_for_is_written(run: Path, tmp_path: Path) -> 
     assert len(calls) == found.cases[0].subjects[0].latency.runs == 9
 
 
+@pytest.mark.parametrize("name", ["bundle/model.onnx", "quantized.onnx"])
+def test_a_record_beside_a_file_knows_its_axes(name: str, run: Path) -> None:
+    found, _ = compare(request(run / name))
+    assert found.cases[0].lengths == {"batch": 2, "tokens": 8}
+    assert (
+        found.subjects[0].subject == f"{(run / name).parent.name}/{Path(name).name} (ONNX Runtime)"
+    )
+
+
 def test_a_graph_without_codes_is_told_what_coding_would_allow(run: Path) -> None:
     found, _ = compare(request(f"float:{run}"))
     (ceiling,) = found.cases[0].ceilings
@@ -147,7 +156,7 @@ def test_a_plain_onnx_file_needs_a_length_for_its_axis(tmp_path: Path) -> None:
     by_axis, _ = compare(request(path, axes={"rows": (4,)}))
     by_shape, _ = compare(request(path, shapes={"x": (4, 3)}))
     assert by_axis.cases[0].shapes == by_shape.cases[0].shapes == {"x": (4, 3)}
-    assert by_axis.subjects[0].subject == "m.onnx (ONNX Runtime)"
+    assert by_axis.subjects[0].subject == f"{tmp_path.name}/m.onnx (ONNX Runtime)"
 
 
 BAD = [
@@ -159,7 +168,7 @@ BAD = [
     pytest.param(
         ["one.onnx", "wide.onnx"],
         {"axes": {"rows": (2,)}},
-        r"cannot be set side by side: input 'x' of one.onnx \(ONNX Runtime\) is float32\[rows, 3\]",
+        r"cannot be set side by side: input 'x' of .*/one.onnx \(ONNX Runtime\) is float32\[rows",
         id="unequal inputs",
     ),
     pytest.param(["one.onnx"], {"against": ("torch",)}, "'torch' names no model", id="no run"),
@@ -265,11 +274,11 @@ def test_words_that_name_a_subject(run: Path) -> None:
 
 def test_names_that_would_be_equal_are_numbered(tmp_path: Path) -> None:
     subjects = []
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
+    for folder in ("a/x", "b/x"):
+        (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "m.onnx").write_text("")
         subjects.append(Asked(kind="openvino", where=str(tmp_path / folder / "m.onnx")))
-    assert unique_names(subjects) == ["m.onnx (openvino)", "m.onnx (openvino) #2"]
+    assert unique_names(subjects) == ["x/m.onnx (openvino)", "x/m.onnx (openvino) #2"]
 
 
 def test_a_failed_measurement_of_memory_is_a_note(
