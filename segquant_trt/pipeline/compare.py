@@ -27,8 +27,9 @@ from segquant_trt.bench.rounds import Effort, Timings
 from segquant_trt.errors import SegQuantError
 from segquant_trt.pipeline.beside import ceilings_of, kernels_of, memory_of
 from segquant_trt.pipeline.comparison_files import Outputs
+from segquant_trt.pipeline.contestant import Contestant, Machine
 from segquant_trt.pipeline.contestants import Asked, asked_for, run_of, unique_names
-from segquant_trt.pipeline.opening import Contestant, Machine, open_contestant
+from segquant_trt.pipeline.opening import open_contestant
 from segquant_trt.records.comparison import CaseFigures, Comparison, SubjectFacts
 from segquant_trt.records.hardware import hardware
 from segquant_trt.records.progress import Progress, Silent

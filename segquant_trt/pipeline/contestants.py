@@ -117,6 +117,12 @@ def run_of(asked: Asked) -> Path | None:
     return parent if path.exists() and is_run(parent) else None
 
 
+def exported_in(asked: Asked) -> Path | None:
+    """The run folder whose float graph a subject is, by its folder or the graph's own file."""
+    path, run = Path(asked.where), run_of(asked)
+    return run if path.is_dir() or path.name == "model.onnx" else None
+
+
 def named(asked: Asked) -> str:
     """How tables call it: by its run folder, file or model, and what it is unless a bundle."""
     path = Path(asked.where)

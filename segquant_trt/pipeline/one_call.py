@@ -19,8 +19,9 @@ def _main(parent_pid: str, arguments: str) -> None:
     from safetensors.numpy import load_file
 
     from segquant_trt.bench.memory import peak_resident_bytes
+    from segquant_trt.pipeline.contestant import Machine
     from segquant_trt.pipeline.contestants import Asked
-    from segquant_trt.pipeline.opening import Machine, open_contestant
+    from segquant_trt.pipeline.opening import open_contestant
 
     given: dict[str, Any] = json.loads(arguments)
     machine = Machine(

@@ -15,8 +15,8 @@ from segquant_trt.bench.timed import HostSubject
 from segquant_trt.errors import SegQuantError
 from segquant_trt.pipeline.compare import ComparisonRequest, compare, on_shared_steps
 from segquant_trt.pipeline.comparison_files import Outputs
+from segquant_trt.pipeline.contestant import Contestant
 from segquant_trt.pipeline.contestants import KINDS, Asked, asked_for, unique_names
-from segquant_trt.pipeline.opening import Contestant
 from segquant_trt.records import FrozenSteps
 from segquant_trt.records.codec import from_plain
 from segquant_trt.records.comparison import Comparison
