@@ -6,11 +6,14 @@ Builds that run side by side add to what the other one saved.
 
 from __future__ import annotations
 
+import fcntl
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segquant_trt.records.files import atomic_write_bytes
+from segquant_trt.records.files import atomic_write_bytes, writing_failed
 from segquant_trt.records.progress import Progress
 from segquant_trt.records.user_cache import default_cache
 
@@ -51,15 +54,29 @@ def keep(config: trt.IBuilderConfig, path: Path) -> int:
     cache: trt.ITimingCache | None = config.get_timing_cache()
     if cache is None:
         return 0
-    others = _read(path)
-    theirs: trt.ITimingCache | None = config.create_timing_cache(others) if others else None
-    if theirs is not None:
-        cache.combine(theirs, False)
-    memory: trt.IHostMemory = cache.serialize()
-    data = bytes(memory)
-    if data and data != others:
-        atomic_write_bytes(path, data)
+    with _locked(path):
+        others = _read(path)
+        theirs: trt.ITimingCache | None = config.create_timing_cache(others) if others else None
+        if theirs is not None:
+            cache.combine(theirs, False)
+        memory: trt.IHostMemory = cache.serialize()
+        data = bytes(memory)
+        if data and data != others:
+            atomic_write_bytes(path, data)
     return len(data)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Nobody else saves to `path` meanwhile; the lock goes with the process that holds it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.with_name(path.name + ".lock").open("wb")
+    except OSError as error:
+        raise writing_failed(path, error) from error
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def _read(path: Path) -> bytes:

@@ -165,6 +165,11 @@ def _set_budget(engine: trt.ICudaEngine, budget: int) -> None:
             hint="choose a number in this range",
         )
     engine.weight_streaming_budget_v2 = budget
+    if engine.weight_streaming_budget_v2 != budget:
+        raise SegQuantError(
+            f"TensorRT does not take {budget} bytes as this engine's weight budget",
+            hint="set it before contexts are made, and leave room for activations",
+        )
 
 
 def _checked_tensors(module: Any, engine: trt.ICudaEngine) -> tuple[EngineTensor, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -104,6 +105,35 @@ def test_what_another_build_saved_meanwhile_is_not_lost(tmp_path: Path) -> None:
     script.answers["Builder.build_serialized_network"] = meanwhile
     build_engine(wanted, tensorrt=found)
     assert set(path.read_bytes()) == set(b"OTHERN")
+
+
+def test_one_build_saves_at_a_time(tmp_path: Path) -> None:
+    wanted = request(tmp_path)
+    path = wanted.options.timing_cache
+    assert path is not None
+    found, script = cached(NEWEST)
+    serialize = script.answers["ITimingCache.serialize"]
+    held = []
+
+    def look(this: Any) -> Any:
+        with path.with_name(path.name + ".lock").open("wb") as other:
+            try:
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held.append(True)
+        return serialize(this)
+
+    script.answers["ITimingCache.serialize"] = look
+    build_engine(wanted, tensorrt=found)
+    assert held == [True]
+
+
+def test_a_cache_in_a_place_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    wanted = request(tmp_path, timing_cache=tmp_path / "file" / "t.timing")
+    found, _ = cached(NEWEST)
+    with pytest.raises(SegQuantError, match=r"t\.timing"):
+        build_engine(wanted, tensorrt=found)
 
 
 @pytest.mark.parametrize("damaged", [False, True])
