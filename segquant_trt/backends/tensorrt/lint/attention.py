@@ -9,12 +9,17 @@ from onnx import NodeProto, TensorProto
 
 from segquant_trt.backends.tensorrt.lint.decoded import Decoded, look_back
 from segquant_trt.backends.tensorrt.lint.element_types import FLOAT8, INT8
+from segquant_trt.backends.tensorrt.lint.finding import RTX
 from segquant_trt.backends.tensorrt.lint.rule import Problem, Rule
 from segquant_trt.backends.tensorrt.lint.subject import Subject
 from segquant_trt.graph.attributes import attribute, float_attribute
 from segquant_trt.graph.wiring import node_name
 
 _WIDEST_HEAD = 256
+_LEAST_FP8_TOKENS = 32
+# The one INT8 kernel: its output is coded too, without a mask.
+_INT8_HEADS = (16, 32, 64)
+_MOST_INT8_TOKENS = 512
 _BETWEEN = frozenset(
     {"Mul", "Div", "Add", "Cast", "Reshape", "Where", "Identity", "QuantizeLinear",
      "DequantizeLinear", "Transpose", "Expand"}
@@ -26,30 +31,33 @@ _MOST_STEPS = 8
 class _Attention:
     scores: NodeProto
     values: NodeProto
+    masked: bool
 
 
 def _found(subject: Subject) -> Iterator[_Attention]:
     """MatMul -> ... -> Softmax -> ... -> MatMul, both of computed operands."""
     for softmax in subject.nodes("Softmax"):
-        scores = _product(softmax, subject, forward=False)
-        values = _product(softmax, subject, forward=True)
-        if scores is not None and values is not None:
-            yield _Attention(scores=scores, values=values)
+        before = _way(softmax, subject, forward=False)
+        behind = _way(softmax, subject, forward=True)
+        if before and behind:
+            masked = any(step.op_type in ("Add", "Where") for step in before)
+            yield _Attention(scores=before[-1], values=behind[-1], masked=masked)
 
 
-def _product(node: NodeProto, subject: Subject, *, forward: bool) -> NodeProto | None:
+def _way(node: NodeProto, subject: Subject, *, forward: bool) -> list[NodeProto]:
+    """The steps to a product of two computed operands; none where there is no such product."""
+    steps: list[NodeProto] = []
     step: NodeProto | None = node
-    for _ in range(_MOST_STEPS):
-        assert step is not None
+    while step is not None and len(steps) < _MOST_STEPS:
         step = _after(step, subject) if forward else _before(step, subject)
         if step is None:
-            return None
+            break
+        steps.append(step)
         if step.op_type == "MatMul":
-            both = all(name in subject.varying for name in step.input)
-            return step if both else None
+            return steps if all(name in subject.varying for name in step.input) else []
         if step.op_type not in _BETWEEN:
-            return None
-    return None
+            break
+    return []
 
 
 def _after(node: NodeProto, subject: Subject) -> NodeProto | None:
@@ -72,9 +80,34 @@ def _codes(product: NodeProto, subject: Subject) -> list[int | None]:
     ]
 
 
+def _lengths(found: _Attention, subject: Subject) -> tuple[list[int], int | None]:
+    """Numbers of queries and keys, and the width of a head, as far as the graph fixes them."""
+    shapes = [subject.shapes.of(name) for name in found.scores.input[:2]]
+    tokens = [
+        dims[place]
+        for dims, place in zip(shapes, (-2, -1), strict=True)
+        if dims is not None and len(dims) > 1
+    ]
+    width = shapes[0][-1] if shapes[0] else None
+    return [n for n in tokens if isinstance(n, int)], width if isinstance(width, int) else None
+
+
+def _has_int8_kernel(found: _Attention, subject: Subject) -> bool:
+    codes = {*_codes(found.scores, subject), *_codes(found.values, subject)}
+    tokens, width = _lengths(found, subject)
+    small = len(tokens) == 2 and max(tokens) <= _MOST_INT8_TOKENS and width in _INT8_HEADS
+    reader = _after(found.values, subject)
+    while reader is not None and reader.op_type in ("Transpose", "Reshape"):
+        reader = _after(reader, subject)
+    coded = reader is not None and subject.types.get(reader.output[0]) == INT8
+    return codes == {INT8} and small and coded and not found.masked
+
+
 def int8(subject: Subject) -> Iterator[Problem]:
     """Attention on INT8 codes."""
     for found in _found(subject):
+        if _has_int8_kernel(found, subject):
+            continue
         if INT8 in (*_codes(found.scores, subject), *_codes(found.values, subject)):
             yield Problem(
                 node_name(found.values),
@@ -99,6 +132,18 @@ def partial_fp8(subject: Subject) -> Iterator[Problem]:
             )
 
 
+def short_fp8(subject: Subject) -> Iterator[Problem]:
+    """FP8 attention of few tokens."""
+    for found in _found(subject):
+        tokens, _ = _lengths(found, subject)
+        if FLOAT8 in _codes(found.scores, subject) and tokens and min(tokens) < _LEAST_FP8_TOKENS:
+            yield Problem(
+                node_name(found.values),
+                f"FP8 attention of {min(tokens)} tokens is not fused; it is from "
+                f"{_LEAST_FP8_TOKENS} on",
+            )
+
+
 def float32(subject: Subject) -> Iterator[Problem]:
     """Attention that is computed in FP32."""
     for found in _found(subject):
@@ -113,9 +158,8 @@ def float32(subject: Subject) -> Iterator[Problem]:
 def wide_heads(subject: Subject) -> Iterator[Problem]:
     """Heads that no fused kernel is made for."""
     for found in _found(subject):
-        dims = subject.shapes.of(found.scores.input[0])
-        width = dims[-1] if dims else None
-        if isinstance(width, int) and width > _WIDEST_HEAD:
+        _, width = _lengths(found, subject)
+        if width is not None and width > _WIDEST_HEAD:
             yield Problem(
                 node_name(found.values),
                 f"heads of {width} channels; fused kernels exist up to {_WIDEST_HEAD}",
@@ -153,7 +197,15 @@ RULES: tuple[Rule, ...] = (
         name="int8-attention",
         severity="slow",
         check=int8,
-        fix="leave attention in FP16 or BF16 where the plan is INT8",
+        fix="leave attention in FP16 or BF16 where the plan is INT8; up to 512 tokens and with "
+        "heads of 16, 32 or 64 channels, one INT8 kernel exists if its output is quantised too",
+    ),
+    Rule(
+        name="short-fp8-attention",
+        severity="slow",
+        check=short_fp8,
+        fix="leave it in 16 bits",
+        targets=RTX,
     ),
     Rule(
         name="partial-fp8-attention",

@@ -95,11 +95,11 @@ def _factor(name: str, node: NodeProto, subject: Subject, product: NodeProto) ->
     if name not in subject.foldable:
         return False
     dims, whole = subject.shapes.of(name), subject.rank(node.output[0])
+    if dims is not None and all(length == 1 for length in dims):
+        return True
     if dims is None or whole is None:
         return False
     long = [axis + whole - len(dims) for axis, length in enumerate(dims) if length != 1]
-    if not long:
-        return True
     made = node.output[0]
     if made not in subject.foldable or made not in product.input[:2]:
         return False
@@ -160,6 +160,7 @@ def _joined(
 def scale_key(decode: NodeProto, subject: Subject) -> object:
     """Equal for two DequantizeLinear whose outputs can be joined as codes."""
     codes = subject.types.get(decode.input[0])
+    codes = TensorProto.INT8 if codes == TensorProto.UINT8 else codes
     values = subject.values(decode.input[1])
     if values is None:
         return codes, decode.input[1]

@@ -50,7 +50,7 @@ def element_types(wiring: Wiring) -> dict[str, int]:
         kinds = _outputs(node, types)
         types.update(
             (name, _without_double(kind))
-            for name, kind in zip(node.output, kinds, strict=True)
+            for name, kind in zip(node.output, kinds, strict=False)
             if name and kind
         )
     return types

@@ -17,6 +17,7 @@ from segquant_trt.backends.tensorrt.lint.finding import (
     SiteVerdict,
     Target,
 )
+from segquant_trt.backends.tensorrt.lint.order import is_sorted, sorted_nodes
 from segquant_trt.backends.tensorrt.lint.product_rules import four_bit_weight_only
 from segquant_trt.backends.tensorrt.lint.rules import RULES
 from segquant_trt.backends.tensorrt.lint.subject import Subject
@@ -60,7 +61,7 @@ def lint(
     functions = frozenset((function.domain, function.name) for function in model.functions)
     called = tuple(_calls(model, functions))
     subject = Subject(
-        _inlined(model, model_path),
+        _in_order(_inlined(model, model_path)),
         model_path.parent,
         called=called,
         target=target,
@@ -147,11 +148,25 @@ def _calls(model: onnx.ModelProto, functions: frozenset[tuple[str, str]]) -> Ite
     return (node for node in model.graph.node if (node.domain, node.op_type) in functions)
 
 
+def _in_order(model: onnx.ModelProto) -> onnx.ModelProto:
+    if not is_sorted(model.graph):
+        nodes, left = sorted_nodes(model.graph)
+        ordered = [*nodes, *left]
+        del model.graph.node[:]
+        model.graph.node.extend(ordered)
+    return model
+
+
 def _inlined(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     if not model.functions:
         return model
     from onnx import inliner
 
+    # TensorRT reads a function's nodes as of the file's opset; the inliner wants them to agree.
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    for function in model.functions:
+        for entry in function.opset_import:
+            entry.version = versions.get(entry.domain, entry.version)
     try:
         return inliner.inline_local_functions(model)
     except Exception as error:  # its C++ part raises what pybind11 makes of it

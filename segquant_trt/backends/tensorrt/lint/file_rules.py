@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
+import onnx
 from onnx import TensorProto
 
+from segquant_trt.backends.tensorrt.lint.order import sorted_nodes
 from segquant_trt.backends.tensorrt.lint.rule import Problem, Rule
 from segquant_trt.backends.tensorrt.lint.subject import PAIR, Subject
 from segquant_trt.errors import SegQuantError
@@ -39,6 +42,71 @@ def missing_tensors(subject: Subject) -> Iterator[Problem]:
     for name in wiring.graph_outputs:
         if name not in known:
             yield Problem("", f"nothing in the graph makes the output '{name}'", (name,))
+
+
+def repeated_tensors(subject: Subject) -> Iterator[Problem]:
+    """Names that stand for two tensors."""
+    graph = subject.model.graph
+    inputs = [value.name for value in graph.input]
+    constants = [tensor.name for tensor in graph.initializer]
+    made = [name for node in graph.node for name in node.output if name]
+    # A constant may be listed among the inputs too.
+    for names in (inputs, [*constants, *made], [*sorted({*inputs} - {*constants}), *made]):
+        for name, times in Counter(names).items():
+            if times > 1:
+                yield Problem(
+                    _maker(name, subject), f"'{name}' stands for {times} tensors", (name,)
+                )
+
+
+def cycles(subject: Subject) -> Iterator[Problem]:
+    """Nodes that wait for each other."""
+    _, left = sorted_nodes(subject.model.graph)
+    for node in left[:1]:
+        yield Problem(node_name(node), f"it is among {len(left)} nodes that wait for each other")
+
+
+def constant_outputs(subject: Subject) -> Iterator[Problem]:
+    """Outputs that are initializers."""
+    for name in subject.wiring.graph_outputs:
+        if name in subject.wiring.initializers:
+            yield Problem("", f"the output '{name}' is an initializer", (name,))
+
+
+def missing_operands(subject: Subject) -> Iterator[Problem]:
+    """Nodes with fewer inputs than their operator has."""
+    newest = max(subject.opset, 1)
+    for node in subject.wiring.nodes:
+        if not onnx.defs.has(node.op_type, max_inclusive_version=newest):
+            continue
+        least = onnx.defs.get_schema(node.op_type, newest).min_input
+        if len(node.input) < least or not all(node.input[:least]):
+            given = sum(map(bool, node.input))
+            yield Problem(node_name(node), f"{node.op_type} with {given} inputs of {least}")
+
+
+def shapeless_inputs(subject: Subject) -> Iterator[Problem]:
+    """Inputs without a shape, which are taken for scalars."""
+    for name, value in subject.wiring.graph_inputs.items():
+        kind = value.type
+        if kind.HasField("tensor_type") and not kind.tensor_type.HasField("shape"):
+            yield Problem("", f"the input '{name}' has no shape", (name,))
+
+
+def contractions(subject: Subject) -> Iterator[Problem]:
+    """Products whose operands do not fit."""
+    for node in subject.nodes("MatMul"):
+        dims = [subject.shapes.of(name) for name in node.input[:2]]
+        if len(dims) < 2 or not dims[0] or not dims[1]:
+            continue
+        left, right = dims[0][-1], dims[1][-2 if len(dims[1]) > 1 else 0]
+        if isinstance(left, int) and isinstance(right, int) and left != right:
+            yield Problem(node_name(node), f"its operands are {left} wide and {right} high")
+
+
+def _maker(name: str, subject: Subject) -> str:
+    node = subject.wiring.producer.get(name)
+    return "" if node is None else node_name(node)
 
 
 def repeated_names(subject: Subject) -> Iterator[Problem]:
@@ -81,6 +149,42 @@ RULES: tuple[Rule, ...] = (
         severity="parse-error",
         check=missing_tensors,
         fix="export the model again; the file is damaged",
+    ),
+    Rule(
+        name="repeated-tensor",
+        severity="parse-error",
+        check=repeated_tensors,
+        fix="give each tensor a name of its own",
+    ),
+    Rule(
+        name="cycle",
+        severity="parse-error",
+        check=cycles,
+        fix="export the model again; the file is damaged",
+    ),
+    Rule(
+        name="constant-output",
+        severity="parse-error",
+        check=constant_outputs,
+        fix="put an Identity between, or drop the output",
+    ),
+    Rule(
+        name="missing-operand",
+        severity="parse-error",
+        check=missing_operands,
+        fix="export the model again; the file is damaged",
+    ),
+    Rule(
+        name="input-without-shape",
+        severity="parse-error",
+        check=shapeless_inputs,
+        fix="declare the input's shape, with names for lengths that vary",
+    ),
+    Rule(
+        name="contraction",
+        severity="parse-error",
+        check=contractions,
+        fix="check which weight belongs to the product",
     ),
     Rule(
         name="repeated-node-name",

@@ -90,14 +90,19 @@ def _product(node: NodeProto, subject: Subject) -> Product | None:
 def _codes(node: NodeProto, operands: Sequence[Operand], subject: Subject) -> list[int | None]:
     """The type of each operand's codes as TensorRT computes them.
 
-    An activation's unsigned codes are taken for int8, and those of four bits beside a weight.
+    An activation's unsigned codes are taken for int8, and those of four bits beside a weight
+    with a scale per channel.
     """
     kinds = [
         subject.types.get(operand.decode.input[0]) if isinstance(operand, Decoded) else None
         for operand in operands
     ]
     constant = [isinstance(o, Decoded) and is_constant(o, subject) for o in operands]
-    linear = node.op_type in _LINEARS and any(constant)
+    several = any(
+        isinstance(o, Decoded) and fixed and not one_scale(o.decode.input[1], subject)
+        for o, fixed in zip(operands, constant, strict=True)
+    )
+    linear = node.op_type in _LINEARS and several
     taken = {TensorProto.UINT8, TensorProto.INT4} if linear else {TensorProto.UINT8}
     return [
         TensorProto.INT8 if kind in taken and not fixed else kind
@@ -154,7 +159,9 @@ def _operand_obstacles(
         return
     scale = operand.decode.input[1]
     if scale not in subject.foldable:
-        convolution = node.op_type.startswith("Conv") and subject.target == "tensorrt-rtx"
+        # TensorRT-RTX 1.7.1 dies of it where it would otherwise take the codes.
+        convolution = node.op_type == "Conv" and not any(_kernel_obstacles(node, subject))
+        convolution = convolution and subject.target == "tensorrt-rtx"
         yield Obstacle(
             cause="dynamic-scale-convolution" if convolution else "dynamic-scale",
             reason=f"the scale '{scale}' of '{name}' is computed while the engine runs",
@@ -188,7 +195,13 @@ def _activation_obstacles(
     encode = subject.wiring.producer.get(operand.decode.input[0])
     if subject.target == "tensorrt" and encode is not None:
         made = subject.operand(encode, 1)
-        if encode.op_type == "QuantizeLinear" and not one_scale(made, subject):
+        if encode.op_type == "QuantizeLinear" and made not in subject.foldable:
+            yield Obstacle(
+                cause="dynamic-scale",
+                reason=f"the scale '{made}' that it is quantised with is computed while the engine runs",
+                tensors=(made,),
+            )
+        elif encode.op_type == "QuantizeLinear" and not one_scale(made, subject):
             yield Obstacle(
                 cause="activation-scale",
                 reason=f"the activation is quantised with a scale per channel, '{made}'",

@@ -8,6 +8,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from segquant_trt.backends.tensorrt.lint.element_types import FLOAT8, FLOATS, INT4, type_name
+from segquant_trt.backends.tensorrt.lint.finding import RTX
 from segquant_trt.backends.tensorrt.lint.rule import Problem, Rule
 from segquant_trt.backends.tensorrt.lint.subject import PAIR, Array, Subject
 from segquant_trt.graph.attributes import int_attribute
@@ -92,11 +93,13 @@ def count(subject: Subject) -> Iterator[Problem]:
     """Scales that do not fit the axis that they are said to lie along."""
     for node in subject.nodes(*PAIR):
         dims, scales = (subject.shapes.of(subject.operand(node, i)) for i in (0, 1))
-        if dims is None or scales is None or len(scales) != 1 or scales[0] == 1:
+        if dims is None or not scales or scales == (1,):
             continue
         axis = int_attribute(node, "axis", 1)
         if not -len(dims) <= axis < len(dims):
             yield Problem(node_name(node), f"axis {axis} of a tensor of {len(dims)} axes")
+        elif len(scales) > 1:
+            continue
         elif isinstance(dims[axis], int) and isinstance(scales[0], int) and dims[axis] != scales[0]:
             yield Problem(
                 node_name(node),
@@ -123,6 +126,21 @@ def _foreign(subject: Subject, *, fp8: bool) -> Iterator[Problem]:
         if of_fp8 == fp8 and kinds[0] != kinds[1] and FLOATS.issuperset(kinds):
             words = " and the scale ".join(type_name(kind) for kind in kinds if kind)
             yield Problem(node_name(node), f"the tensor is {words}", (node.input[1],))
+
+
+def running_requantization(subject: Subject) -> Iterator[Problem]:
+    """Codes that are decoded and coded again, with a scale that is no constant."""
+    for node in subject.nodes("QuantizeLinear"):
+        decode = subject.wiring.producer.get(node.input[0])
+        if decode is None or decode.op_type != "DequantizeLinear":
+            continue
+        loose = [name for name in (decode.input[1], node.input[1]) if name not in subject.foldable]
+        if loose:
+            yield Problem(
+                node_name(node),
+                f"it codes again what '{node_name(decode)}' decodes, and '{loose[0]}' is no constant",
+                tuple(loose),
+            )
 
 
 def early_opset(subject: Subject) -> Iterator[Problem]:
@@ -180,6 +198,13 @@ RULES: tuple[Rule, ...] = (
         severity="build-error",
         check=foreign_type_of_fp8,
         fix="store the scale in the tensor's type, or cast the tensor before QuantizeLinear",
+    ),
+    Rule(
+        name="running-requantization",
+        severity="build-error",
+        check=running_requantization,
+        fix="make both scales constants, or drop one of the two pairs",
+        targets=RTX,
     ),
     Rule(
         name="opset-of-codes",

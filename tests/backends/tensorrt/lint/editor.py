@@ -156,7 +156,7 @@ def codes_of(e: Editor, name: str) -> int:
     return e.initializer(name).data_type
 
 
-def width(e: Editor, pair: tuple[onnx.NodeProto, ...]) -> tuple[int, int]:
+def contraction(e: Editor, pair: tuple[onnx.NodeProto, ...]) -> tuple[int, int]:
     """Length and axis of the contraction that reads the pair."""
     for node, decode in e.weights():
         if node.input[0] == pair[1].output[0]:

@@ -123,10 +123,12 @@ def attention(
     kind: int = FLOAT16,
     plain: tuple[str, ...] = (),
     width: int = 64,
+    tokens: int = 96,
+    output: bool = False,
 ) -> Model:
-    """Scores, softmax, values; the operands not in `plain` are coded."""
+    """Scores, softmax, values; the operands not in `plain` are coded, and `output` perhaps."""
     s = Sketch(kind, codes=codes or INT8)
-    q, k, v = (s.input(name, "batch", 2, 96, width) for name in "qkv")
+    q, k, v = (s.input(name, "batch", 2, tokens, width) for name in "qkv")
 
     def operand(name: str, x: str) -> str:
         return s.pair(x, 1 / 448) if codes and name not in plain else x
@@ -134,7 +136,8 @@ def attention(
     turned = operand("k", s.op("Transpose", k, perm=[0, 1, 3, 2]))
     scores = s.op("MatMul", operand("q", q), turned, name="scores")
     chance = operand("softmax", s.op("Softmax", scores, axis=-1))
-    s.output(s.op("MatMul", chance, operand("v", v), name="values"))
+    made = s.op("MatMul", chance, operand("v", v), name="values")
+    s.output(s.pair(made) if output else made)
     return s.model()
 
 

@@ -163,12 +163,37 @@ def _shared(name: str) -> Callable[[], Model]:
     return lambda: linear(then(coded(name="a"), coded(name=name)))
 
 
+def _reversed(model: Model) -> None:
+    nodes = list(model.graph.node)[::-1]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
 PLAIN = linear
 CASES = (
     Case("opset-too-old", "parse-error", _opset(6), _opset(7)),
     Case("opset-too-new", "advice", _opset(99), _opset(21)),
     Case("missing-tensor", "parse-error",
          lambda: changed(linear(), lambda m: m.graph.node[0].input.__setitem__(0, "lost")), PLAIN),
+    Case("repeated-tensor", "parse-error",
+         lambda: changed(linear(), lambda m: m.graph.initializer.append(m.graph.initializer[0])),
+         PLAIN),
+    Case("cycle", "parse-error",
+         lambda: changed(linear(), lambda m: m.graph.node[0].input.__setitem__(
+             0, m.graph.node[-1].output[0])),
+         lambda: changed(linear(), _reversed)),
+    Case("constant-output", "parse-error",
+         lambda: changed(linear(), lambda m: setattr(m.graph.output[0], "name", "c0")), PLAIN),
+    Case("missing-operand", "parse-error",
+         lambda: changed(linear(), lambda m: m.graph.node[-1].input.pop()), PLAIN),
+    Case("input-without-shape", "parse-error",
+         lambda: changed(linear(),
+                         lambda m: m.graph.input[0].type.tensor_type.ClearField("shape")), PLAIN),
+    Case("contraction", "parse-error",
+         lambda: linear(weight=lambda s: s.weight(K + 1, N, axis=1)), PLAIN, node="site"),
+    Case("running-requantization", "build-error",
+         lambda: linear(then(coded(), coded(running_scale))),
+         lambda: linear(then(coded(), coded(0.04)))),
     Case("repeated-node-name", "parse-error", _shared("a"), lambda: linear(then(coded(), coded()))),
     Case("external-data", "parse-error", lambda: changed(linear(), _lost_weight), PLAIN),
     Case("unknown-type", "parse-error",
@@ -279,6 +304,12 @@ CASES = (
          fixed_gpu="sm_86"),
     Case("weight-only", "advice", _blocks(INT4, lambda s, x: x), PLAIN),
     Case("int8-attention", "slow", lambda: attention(INT8), lambda: attention(FP8)),
+    Case("int8-attention", "slow", lambda: attention(INT8, tokens=513, output=True),
+         lambda: attention(INT8, tokens=512, output=True)),
+    Case("int8-attention", "slow", lambda: attention(INT8, width=40, output=True),
+         lambda: attention(INT8, width=32, output=True)),
+    Case("short-fp8-attention", "slow", lambda: attention(FP8, tokens=31),
+         lambda: attention(FP8, tokens=32)),
     Case("partial-fp8-attention", "slow", lambda: attention(FP8, plain=("softmax",)),
          lambda: attention(FP8)),
     Case("fp32-attention", "slow", lambda: attention(kind=FLOAT), attention),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto, helper
 
-from tests.backends.tensorrt.lint.editor import Editor, Mutation, NotApplicable, width
+from tests.backends.tensorrt.lint.editor import Editor, Mutation, NotApplicable, contraction
 from tests.backends.tensorrt.lint.sketch import INT8
 
 
@@ -18,7 +18,7 @@ def _on_activation(
         pair = e.choose(e.pairs())
         shape: list[int] = []
         if width:
-            count, axis = width(e, pair)
+            count, axis = contraction(e, pair)
             shape = [count] if axis == -1 else [count, 1, 1]
         more = [e.floats(np.full(shape, value) * (1 + e.rng.random(shape))) for value in constants]
         e.behind(pair[1], op, *more, **attributes)
@@ -66,7 +66,7 @@ def _joined(scale: float | None, *, partial: bool = False) -> Mutation:
 
     def mutate(e: Editor) -> None:
         pair = e.choose(e.pairs())
-        count, axis = width(e, pair)
+        count, axis = contraction(e, pair)
         node = e.graph.node[list(e.graph.node).index(pair[0])]
         source = node.input[0]
         first, second = (

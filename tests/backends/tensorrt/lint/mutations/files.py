@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from tests.backends.tensorrt.lint.editor import Editor, Mutation
+from tests.backends.tensorrt.lint.editor import Editor, Mutation, NotApplicable
 from tests.backends.tensorrt.lint.sketch import FP8, UINT8
 
 
@@ -57,6 +57,8 @@ def _foreign(op: str, domain: str) -> Mutation:
 
 def _function(inner: str, **attributes: object) -> Mutation:
     def mutate(e: Editor) -> None:
+        if e.model.functions:
+            raise NotApplicable
         node = e.behind(_somewhere(e), "Op", **attributes)
         node.domain = "own"
         e.model.opset_import.append(helper.make_opsetid("own", 1))
@@ -129,6 +131,36 @@ def _nothing(e: Editor) -> None:
     del e
 
 
+def _cycle(e: Editor) -> None:
+    e.choose(e.pairs())[0].input[0] = e.graph.node[-1].output[0]
+
+
+def _not_sorted(e: Editor) -> None:
+    nodes = list(e.graph.node)[::-1]
+    del e.graph.node[:]
+    e.graph.node.extend(nodes)
+
+
+def _two_tensors(e: Editor) -> None:
+    e.graph.initializer.append(e.choose(list(e.graph.initializer)))
+
+
+def _lost_operand(e: Editor) -> None:
+    del e.choose(e.products()).input[1:]
+
+
+def _no_shape(e: Editor) -> None:
+    e.graph.input[0].type.tensor_type.ClearField("shape")
+
+
+def _wrong_weight(e: Editor) -> None:
+    """A weight with one row too few."""
+    _, decode = e.choose(e.weights("MatMul"))
+    codes = e.initializer(decode.input[0])
+    rows, columns = codes.dims
+    decode.input[0] = e.constant(np.ones((rows - 1, columns)), codes.data_type)
+
+
 FILES: dict[str, Mutation] = {
     "as it was": _nothing,
     "Mul of two types": _mixed("Mul"),
@@ -171,4 +203,10 @@ FILES: dict[str, Mutation] = {
     "unused int16 input": _unused_input(TensorProto.INT16),
     "unused int32 input": _unused_input(TensorProto.INT32),
     "nothing needs it": _dead,
+    "cycle": _cycle,
+    "not sorted": _not_sorted,
+    "two tensors of one name": _two_tensors,
+    "operand lost": _lost_operand,
+    "input without shape": _no_shape,
+    "weight of another shape": _wrong_weight,
 }

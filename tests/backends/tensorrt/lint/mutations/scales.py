@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from tests.backends.tensorrt.lint.editor import Editor, Mutation, NotApplicable, codes_of, width
+from tests.backends.tensorrt.lint.editor import (
+    Editor,
+    Mutation,
+    NotApplicable,
+    codes_of,
+    contraction,
+)
 from tests.backends.tensorrt.lint.sketch import FP8, INT4, INT8, UINT8
 
 
@@ -110,7 +116,7 @@ def _scale_of_rank_1(e: Editor) -> None:
 
 def _channel_scales(e: Editor) -> None:
     pair = e.choose(e.pairs())
-    count, axis = width(e, pair)
+    count, axis = contraction(e, pair)
     zero = e.constant(np.zeros(count), codes_of(e, pair[0].input[2]))
     e.rescale(pair, e.floats(np.linspace(0.01, 0.05, count)), zero)
     for node in pair:
@@ -120,7 +126,7 @@ def _channel_scales(e: Editor) -> None:
 def _channel_scales_in_q(e: Editor) -> None:
     """Smoothing within QuantizeLinear: decoded with one scale."""
     pair = e.choose(e.pairs())
-    count, axis = width(e, pair)
+    count, axis = contraction(e, pair)
     zero = e.constant(np.zeros(count), codes_of(e, pair[0].input[2]))
     e.rescale(pair[:1], e.floats(np.linspace(0.01, 0.05, count)), zero)
     e.set(pair[0], "axis", axis)
