@@ -16,8 +16,8 @@ from segquant_trt.cli.stage import run_stage
 from segquant_trt.errors import SegQuantError
 
 if TYPE_CHECKING:
-    from segquant_trt.pipeline.compare import ComparisonRequest
-    from segquant_trt.pipeline.comparison_files import Outputs
+    from segquant_trt.pipeline.comparison.compare import ComparisonRequest
+    from segquant_trt.pipeline.comparison.outputs import Outputs
 
 _FILE = click.Path(path_type=Path)
 _STAGE_ONLY = ("force", "forget")
@@ -199,7 +199,7 @@ def _is_stage(subjects: tuple[str, ...], named: set[str]) -> bool:
 
 
 def _compare(given: dict[str, Any]) -> None:
-    from segquant_trt.pipeline.compare import compare
+    from segquant_trt.pipeline.comparison.compare import compare
     from segquant_trt.records.codec import to_plain
     from segquant_trt.report.comparison_table import comparison_text
 
@@ -217,7 +217,7 @@ def _compare(given: dict[str, Any]) -> None:
 
 def _request(given: dict[str, Any]) -> ComparisonRequest:
     from segquant_trt.bench.rounds import Effort
-    from segquant_trt.pipeline.compare import ComparisonRequest
+    from segquant_trt.pipeline.comparison.compare import ComparisonRequest
 
     axes = dict(given["axes"])
     axes |= {name: given[name] for name in ("batch", "height", "width") if given[name] is not None}
@@ -243,7 +243,7 @@ def _request(given: dict[str, Any]) -> ComparisonRequest:
 
 
 def _outputs(given: dict[str, Any]) -> Outputs:
-    from segquant_trt.pipeline.comparison_files import Outputs
+    from segquant_trt.pipeline.comparison.outputs import Outputs
 
     return Outputs(
         record=given["record"], times=given["times"], plot=given["plot"], page=given["page"]

@@ -46,7 +46,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, Any]]:
         return empty, ()
 
     monkeypatch.setattr(command, "run_stage", stage)
-    monkeypatch.setattr("segquant_trt.pipeline.compare.compare", compare)
+    monkeypatch.setattr("segquant_trt.pipeline.comparison.compare.compare", compare)
     return found
 
 

@@ -13,10 +13,10 @@ from segquant_trt.bench.cases import Interface
 from segquant_trt.bench.rounds import Effort
 from segquant_trt.bench.timed import HostSubject
 from segquant_trt.errors import SegQuantError
-from segquant_trt.pipeline.compare import ComparisonRequest, compare, on_shared_steps
-from segquant_trt.pipeline.comparison_files import Outputs
-from segquant_trt.pipeline.contestant import Contestant
-from segquant_trt.pipeline.contestants import KINDS, Asked, asked_for, unique_names
+from segquant_trt.pipeline.comparison.asked import KINDS, Asked, asked_for, unique_names
+from segquant_trt.pipeline.comparison.compare import ComparisonRequest, compare, on_shared_steps
+from segquant_trt.pipeline.comparison.contestant import Contestant
+from segquant_trt.pipeline.comparison.outputs import Outputs
 from segquant_trt.records import FrozenSteps
 from segquant_trt.records.codec import from_plain
 from segquant_trt.records.comparison import Comparison

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segquant_trt.bench.rounds import Effort
-from segquant_trt.pipeline.compare import ComparisonRequest, compare
+from segquant_trt.pipeline.comparison.compare import ComparisonRequest, compare
 
 pytestmark = pytest.mark.full
 

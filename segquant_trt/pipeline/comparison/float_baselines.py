@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segquant_trt.bench.cases import Interface
-from segquant_trt.pipeline.contestant import Contestant, Machine, work_in
-from segquant_trt.pipeline.contestants import Asked, Kind, exported_in, run_of
-from segquant_trt.pipeline.opening_onnx import open_onnx
+from segquant_trt.pipeline.comparison.asked import Asked, Kind, exported_in, run_of
+from segquant_trt.pipeline.comparison.contestant import Contestant, Machine, work_in
+from segquant_trt.pipeline.comparison.onnx_files import open_onnx
 from segquant_trt.records import TensorSpec
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def open_tensorrt(asked: Asked, name: str, machine: Machine) -> Contestant:
         SegQuantError: there is no GPU, or none with such arithmetic; or no such graph.
     """
     from segquant_trt.bench.baselines.tensorrt_onnx import TensorrtOnnx, check_arithmetic
-    from segquant_trt.pipeline.engines import engines
+    from segquant_trt.pipeline.comparison.engines import engines
 
     precision = _precisions()[asked.kind]
     check_arithmetic(precision)

@@ -1,6 +1,6 @@
 """A process that opens one subject, calls it twice, and says what memory that took.
 
-Run as `python -m segquant_trt.pipeline.one_call PARENT_PID JSON`; prints one JSON object.
+Run as `python -m ...comparison.one_call PARENT_PID JSON`; prints one JSON object.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ def _main(parent_pid: str, arguments: str) -> None:
     from safetensors.numpy import load_file
 
     from segquant_trt.bench.memory import peak_resident_bytes
-    from segquant_trt.pipeline.contestant import Machine
-    from segquant_trt.pipeline.contestants import Asked
-    from segquant_trt.pipeline.opening import open_contestant
+    from segquant_trt.pipeline.comparison.asked import Asked
+    from segquant_trt.pipeline.comparison.contestant import Machine
+    from segquant_trt.pipeline.comparison.opening import open_contestant
 
     given: dict[str, Any] = json.loads(arguments)
     machine = Machine(

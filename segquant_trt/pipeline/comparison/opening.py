@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from segquant_trt.bench.timed import HostSubject
-from segquant_trt.pipeline.contestant import Contestant, Graph, Machine, described
-from segquant_trt.pipeline.contestants import Asked, run_of
-from segquant_trt.pipeline.float_baselines import open_tensorrt, open_torch
-from segquant_trt.pipeline.opening_onnx import open_onnx
+from segquant_trt.pipeline.comparison.asked import Asked, run_of
+from segquant_trt.pipeline.comparison.contestant import Contestant, Graph, Machine, described
+from segquant_trt.pipeline.comparison.float_baselines import open_tensorrt, open_torch
+from segquant_trt.pipeline.comparison.onnx_files import open_onnx
 from segquant_trt.records import Quality
 from segquant_trt.records.bundle_layout import MANIFEST, MODEL, PROMPT
 from segquant_trt.records.files import sha256_file
@@ -66,7 +66,7 @@ def _quality(run: Path | None, bundle: Path) -> Quality | None:
 def _engine(asked: Asked, name: str, machine: Machine) -> Contestant:
     from segquant_trt.backends.tensorrt.runtime.engine_file import read_info
     from segquant_trt.bench.engine_subject import engine_interface
-    from segquant_trt.pipeline.engines import engines
+    from segquant_trt.pipeline.comparison.engines import engines
 
     path = Path(asked.where)
     info = read_info(path)

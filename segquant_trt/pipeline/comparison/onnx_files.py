@@ -8,8 +8,14 @@ from pathlib import Path
 from segquant_trt.bench.cases import Interface
 from segquant_trt.bench.onnx_file import onnx_subject
 from segquant_trt.errors import SegQuantError
-from segquant_trt.pipeline.contestant import Contestant, Graph, Machine, described, work_in
-from segquant_trt.pipeline.contestants import Asked, Kind, exported_in, run_of
+from segquant_trt.pipeline.comparison.asked import Asked, Kind, exported_in, run_of
+from segquant_trt.pipeline.comparison.contestant import (
+    Contestant,
+    Graph,
+    Machine,
+    described,
+    work_in,
+)
 from segquant_trt.records import Manifest, ModelSpec, Target, TensorSpec
 from segquant_trt.records.bundle_layout import MANIFEST
 from segquant_trt.records.codec import read_record

@@ -25,11 +25,11 @@ from segquant_trt.bench.compare import Case, compare_case
 from segquant_trt.bench.hardware import versions
 from segquant_trt.bench.rounds import Effort, Timings
 from segquant_trt.errors import SegQuantError
-from segquant_trt.pipeline.beside import ceilings_of, kernels_of, memory_of
-from segquant_trt.pipeline.comparison_files import Outputs
-from segquant_trt.pipeline.contestant import Contestant, Machine
-from segquant_trt.pipeline.contestants import Asked, asked_for, run_of, unique_names
-from segquant_trt.pipeline.opening import open_contestant
+from segquant_trt.pipeline.comparison.asked import Asked, asked_for, run_of, unique_names
+from segquant_trt.pipeline.comparison.beside import ceilings_of, kernels_of, memory_of
+from segquant_trt.pipeline.comparison.contestant import Contestant, Machine
+from segquant_trt.pipeline.comparison.opening import open_contestant
+from segquant_trt.pipeline.comparison.outputs import Outputs
 from segquant_trt.records.comparison import CaseFigures, Comparison, SubjectFacts
 from segquant_trt.records.hardware import hardware
 from segquant_trt.records.progress import Progress, Silent
@@ -48,7 +48,7 @@ class ComparisonRequest:
     """What is compared and how.
 
     Args:
-        subjects: words that name subjects, see `contestants`.
+        subjects: words that name subjects, see `asked`.
         against: more of them; the first is what ratios are relative to.
         axes: lengths to sweep, by axis.
         shapes: of inputs by name, in place of `axes`.

@@ -21,8 +21,8 @@ from segquant_trt.bench.published import published_for
 from segquant_trt.bench.work import IsCoded, has_codes, repeats_of, work_of
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import load_graph
-from segquant_trt.pipeline.contestant import Contestant, Graph, Machine
-from segquant_trt.pipeline.contestants import Asked
+from segquant_trt.pipeline.comparison.asked import Asked
+from segquant_trt.pipeline.comparison.contestant import Contestant, Graph, Machine
 from segquant_trt.records import QuantPlan
 from segquant_trt.records.bundle_layout import PLAN
 from segquant_trt.records.child import child_environment
@@ -183,7 +183,7 @@ def memory_of(asked: Asked, name: str, machine: Machine, inputs: Path) -> tuple[
         [
             sys.executable,
             "-m",
-            "segquant_trt.pipeline.one_call",
+            "segquant_trt.pipeline.comparison.one_call",
             str(os.getpid()),
             call.arguments(),
         ],

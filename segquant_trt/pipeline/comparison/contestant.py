@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segquant_trt.bench.cases import Interface
 from segquant_trt.bench.timed import Subject
-from segquant_trt.pipeline.contestants import Asked
+from segquant_trt.pipeline.comparison.asked import Asked
 from segquant_trt.records import FrozenSteps, Manifest, ModelSpec, Quality
 from segquant_trt.records.options import CompileOptions
 from segquant_trt.records.progress import Silent

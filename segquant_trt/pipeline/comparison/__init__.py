@@ -1,0 +1,1 @@
+"""Bundles, ONNX files, engines and torch modules side by side."""
