@@ -198,7 +198,7 @@ def _activation_obstacles(
         if encode.op_type == "QuantizeLinear" and made not in subject.foldable:
             yield Obstacle(
                 cause="dynamic-scale",
-                reason=f"the scale '{made}' that it is quantised with is computed while the engine runs",
+                reason=f"the scale '{made}' is computed while the engine runs",
                 tensors=(made,),
             )
         elif encode.op_type == "QuantizeLinear" and not one_scale(made, subject):

@@ -138,7 +138,7 @@ def running_requantization(subject: Subject) -> Iterator[Problem]:
         if loose:
             yield Problem(
                 node_name(node),
-                f"it codes again what '{node_name(decode)}' decodes, and '{loose[0]}' is no constant",
+                f"it codes what '{node_name(decode)}' decodes, and '{loose[0]}' is no constant",
                 tuple(loose),
             )
 
