@@ -11,15 +11,17 @@ from segquant_trt.backends.tensorrt.lint.decoded import Decoded, look_back
 from segquant_trt.backends.tensorrt.lint.element_types import FLOAT8, INT8
 from segquant_trt.backends.tensorrt.lint.finding import RTX
 from segquant_trt.backends.tensorrt.lint.rule import Problem, Rule
+from segquant_trt.backends.tensorrt.lint.scales import LARGEST_CODE
 from segquant_trt.backends.tensorrt.lint.subject import Subject
 from segquant_trt.graph.attributes import attribute, float_attribute
 from segquant_trt.graph.wiring import node_name
 
 _WIDEST_HEAD = 256
-_LEAST_FP8_TOKENS = 32
+_LEAST_FP8_KEYS = 32
+_NEARLY_ONE = 0.99
 # The one INT8 kernel: its output is coded too, without a mask.
 _INT8_HEADS = (16, 32, 64)
-_MOST_INT8_TOKENS = 512
+_MOST_INT8_KEYS = 512
 _BETWEEN = frozenset(
     {"Mul", "Div", "Add", "Cast", "Reshape", "Where", "Identity", "QuantizeLinear",
      "DequantizeLinear", "Transpose", "Expand"}
@@ -80,22 +82,21 @@ def _codes(product: NodeProto, subject: Subject) -> list[int | None]:
     ]
 
 
-def _lengths(found: _Attention, subject: Subject) -> tuple[list[int], int | None]:
-    """Numbers of queries and keys, and the width of a head, as far as the graph fixes them."""
-    shapes = [subject.shapes.of(name) for name in found.scores.input[:2]]
-    tokens = [
-        dims[place]
-        for dims, place in zip(shapes, (-2, -1), strict=True)
-        if dims is not None and len(dims) > 1
-    ]
-    width = shapes[0][-1] if shapes[0] else None
-    return [n for n in tokens if isinstance(n, int)], width if isinstance(width, int) else None
+def _lengths(found: _Attention, subject: Subject) -> tuple[int | None, int | None]:
+    """Number of keys and width of a head, where the graph fixes them."""
+    queries, keys = (subject.shapes.of(name) for name in found.scores.input[:2])
+    tokens = keys[-1] if keys else None
+    width = queries[-1] if queries else None
+    return (
+        tokens if isinstance(tokens, int) else None,
+        width if isinstance(width, int) else None,
+    )
 
 
 def _has_int8_kernel(found: _Attention, subject: Subject) -> bool:
     codes = {*_codes(found.scores, subject), *_codes(found.values, subject)}
-    tokens, width = _lengths(found, subject)
-    small = len(tokens) == 2 and max(tokens) <= _MOST_INT8_TOKENS and width in _INT8_HEADS
+    keys, width = _lengths(found, subject)
+    small = keys is not None and keys <= _MOST_INT8_KEYS and width in _INT8_HEADS
     reader = _after(found.values, subject)
     while reader is not None and reader.op_type in ("Transpose", "Reshape"):
         reader = _after(reader, subject)
@@ -133,15 +134,28 @@ def partial_fp8(subject: Subject) -> Iterator[Problem]:
 
 
 def short_fp8(subject: Subject) -> Iterator[Problem]:
-    """FP8 attention of few tokens."""
+    """FP8 attention to few keys."""
     for found in _found(subject):
-        tokens, _ = _lengths(found, subject)
-        if FLOAT8 in _codes(found.scores, subject) and tokens and min(tokens) < _LEAST_FP8_TOKENS:
+        keys, _ = _lengths(found, subject)
+        short = keys is not None and keys < _LEAST_FP8_KEYS
+        if short and FLOAT8 in _codes(found.scores, subject):
             yield Problem(
                 node_name(found.values),
-                f"FP8 attention of {min(tokens)} tokens is not fused; it is from "
-                f"{_LEAST_FP8_TOKENS} on",
+                f"FP8 attention to {keys} keys is not fused; it is from {_LEAST_FP8_KEYS} on",
             )
+
+
+def narrow_softmax(subject: Subject) -> Iterator[Problem]:
+    """Codes that do not reach the largest value of a softmax."""
+    for node in subject.nodes("QuantizeLinear"):
+        maker = subject.wiring.producer.get(node.input[0])
+        largest = LARGEST_CODE.get(subject.types.get(node.output[0], 0))
+        scale = subject.values(subject.operand(node, 1))
+        if maker is None or maker.op_type != "Softmax" or scale is None or largest is None:
+            continue
+        top = float(scale.astype("float32").max()) * largest
+        if top < _NEARLY_ONE:
+            yield Problem(node_name(node), f"its largest code stands for {top:.3g}, not for 1")
 
 
 def float32(subject: Subject) -> Iterator[Problem]:
@@ -197,7 +211,7 @@ RULES: tuple[Rule, ...] = (
         name="int8-attention",
         severity="slow",
         check=int8,
-        fix="leave attention in FP16 or BF16 where the plan is INT8; up to 512 tokens and with "
+        fix="leave attention in FP16 or BF16 where the plan is INT8; up to 512 keys and with "
         "heads of 16, 32 or 64 channels, one INT8 kernel exists if its output is quantised too",
     ),
     Rule(
@@ -206,6 +220,12 @@ RULES: tuple[Rule, ...] = (
         check=short_fp8,
         fix="leave it in 16 bits",
         targets=RTX,
+    ),
+    Rule(
+        name="narrow-softmax",
+        severity="advice",
+        check=narrow_softmax,
+        fix="use the scale 1/448 for FP8 and 1/127 for INT8",
     ),
     Rule(
         name="partial-fp8-attention",

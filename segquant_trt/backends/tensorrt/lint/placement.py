@@ -9,6 +9,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from segquant_trt.backends.tensorrt.lint.decoded import MOVES
+from segquant_trt.backends.tensorrt.lint.finding import DATA_CENTRE
 from segquant_trt.backends.tensorrt.lint.products import PRODUCTS
 from segquant_trt.backends.tensorrt.lint.rule import Problem, Rule
 from segquant_trt.backends.tensorrt.lint.subject import Subject
@@ -143,6 +144,13 @@ def float32_products(subject: Subject) -> Iterator[Problem]:
             yield Problem(node_name(node), f"{node.op_type} in FP32")
 
 
+def float32_file(subject: Subject) -> Iterator[Problem]:
+    """A file whose products are all FP32."""
+    kinds = {subject.types.get(node.output[0]) for node in subject.nodes(*PRODUCTS)}
+    if kinds == {TensorProto.FLOAT} and not subject.products:
+        yield Problem("", "every product of the file is FP32, and so will be the engine's")
+
+
 def unnamed(subject: Subject) -> Iterator[Problem]:
     """Products that the engine's report of its layers cannot name."""
     for product in subject.products:
@@ -185,8 +193,16 @@ RULES: tuple[Rule, ...] = (
         name="fp32-product",
         severity="slow",
         check=float32_products,
-        fix="export in FP16 or BF16: the file's types are the engine's, and the flags --fp16 and "
-        "--int8 are gone in TensorRT 11",
+        fix="export in FP16 or BF16: the file's types are the engine's",
+    ),
+    Rule(
+        name="fp32-file",
+        severity="slow",
+        check=float32_file,
+        fix="export in FP16 or BF16 and quantise with Q/DQ: the builder's flags for FP16, INT8 and "
+        "FP8 are gone in TensorRT 11",
+        targets=DATA_CENTRE,
+        since=11,
     ),
     Rule(
         name="unnamed-product",

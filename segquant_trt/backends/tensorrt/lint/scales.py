@@ -14,7 +14,7 @@ from segquant_trt.backends.tensorrt.lint.subject import PAIR, Array, Subject
 from segquant_trt.graph.attributes import int_attribute
 from segquant_trt.graph.wiring import node_name
 
-_LARGEST_CODE: dict[int, float] = {TensorProto.INT8: 127.0, FLOAT8: 448.0, INT4: 7.0}
+LARGEST_CODE: dict[int, float] = {TensorProto.INT8: 127.0, FLOAT8: 448.0, INT4: 7.0}
 _SMALLEST_NORMAL_FLOAT16 = 2.0**-14
 _LARGEST_FLOAT16 = 65504.0
 # (what, element types, since which version of ONNX's operators)
@@ -61,7 +61,7 @@ def overflow(subject: Subject) -> Iterator[Problem]:
     """Codes that decode to more than FP16 holds."""
     for node, values in _known(subject):
         codes = node.output[0] if node.op_type == "QuantizeLinear" else node.input[0]
-        largest = _LARGEST_CODE.get(subject.types.get(codes, 0))
+        largest = LARGEST_CODE.get(subject.types.get(codes, 0))
         if largest is None or subject.types.get(node.input[1]) != TensorProto.FLOAT16:
             continue
         top = float(values.max()) * largest

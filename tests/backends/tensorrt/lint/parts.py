@@ -125,13 +125,15 @@ def attention(
     width: int = 64,
     tokens: int = 96,
     output: bool = False,
+    softmax: float = 1 / 448,
 ) -> Model:
     """Scores, softmax, values; the operands not in `plain` are coded, and `output` perhaps."""
     s = Sketch(kind, codes=codes or INT8)
     q, k, v = (s.input(name, "batch", 2, tokens, width) for name in "qkv")
 
     def operand(name: str, x: str) -> str:
-        return s.pair(x, 1 / 448) if codes and name not in plain else x
+        scale = 0.02 if name in "qkv" else softmax
+        return s.pair(x, scale) if codes and name not in plain else x
 
     turned = operand("k", s.op("Transpose", k, perm=[0, 1, 3, 2]))
     scores = s.op("MatMul", operand("q", q), turned, name="scores")

@@ -153,6 +153,14 @@ def test_what_does_not_exist_is_refused(
         lint(save(linear(), tmp_path), **arguments)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("version", "told"), [(None, True), ("10.13", False), ("11.4", True)])
+def test_some_rules_are_of_a_version(version: str | None, told: bool, tmp_path: Path) -> None:
+    s = Sketch(FLOAT)
+    s.output(s.op("MatMul", s.input("x", "batch", 32), s.floats(np.ones((32, 32))), name="site"))
+    report = lint(save(s.model(), tmp_path), tensorrt_version=version)
+    assert ("fp32-file" in {finding.rule for finding in report.findings}) == told
+
+
 @pytest.mark.parametrize("text", ["sm_89", "SM89", "89", "8.9"])
 def test_a_gpu_has_several_spellings(text: str, tmp_path: Path) -> None:
     assert lint(save(linear(), tmp_path), capability=text).capability == "sm_89"

@@ -310,6 +310,8 @@ CASES = (
          lambda: attention(INT8, width=32, output=True)),
     Case("short-fp8-attention", "slow", lambda: attention(FP8, tokens=31),
          lambda: attention(FP8, tokens=32)),
+    Case("narrow-softmax", "advice", lambda: attention(FP8, softmax=1 / 500),
+         lambda: attention(FP8)),
     Case("partial-fp8-attention", "slow", lambda: attention(FP8, plain=("softmax",)),
          lambda: attention(FP8)),
     Case("fp32-attention", "slow", lambda: attention(kind=FLOAT), attention),
@@ -330,6 +332,8 @@ CASES = (
     Case("odd-contraction", "slow", _odd(17), _odd(18)),
     Case("fp32-product", "slow", lambda: linear(lambda s, x: x, _float_weight, kind=FLOAT),
          lambda: linear(lambda s, x: x, _float_weight)),
+    Case("fp32-file", "slow", lambda: linear(lambda s, x: x, _float_weight, kind=FLOAT),
+         lambda: linear(kind=FLOAT), target="tensorrt"),
     Case("unnamed-product", "advice",
          lambda: changed(linear(), lambda m: m.graph.node[-1].ClearField("name")), PLAIN),
 )  # fmt: skip
