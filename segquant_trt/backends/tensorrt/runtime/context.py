@@ -85,9 +85,9 @@ class EngineContext:
         self._accelerator.synchronize(self._stream)
 
     def _reshape(self, key: Key, inputs: Tensors) -> None:
-        self.key = self._graph = None
         shapes = {name: tuple(tensor.shape) for name, tensor in inputs.items()}
         profile = choose_profile(self._loaded.profiles, shapes)
+        self.key = self._graph = None  # unless all of what follows is done
         if profile != self._profile:
             handle = self._accelerator.handle(self._stream)
             self._check(

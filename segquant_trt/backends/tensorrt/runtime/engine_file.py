@@ -7,7 +7,6 @@ record that the build wrote beside it tells all, and needs neither a GPU nor Ten
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +40,13 @@ def read_info(engine: Path) -> EngineInfo | None:
         raise SegQuantError(
             f"the engine's record {path} cannot be read: {error}", hint="build the engine again"
         ) from error
+    version = plain.get("schema_version") if isinstance(plain, dict) else None
+    if version != EngineInfo.SCHEMA_VERSION:
+        raise SegQuantError(
+            f"{path} has schema_version {version!r}; this program reads "
+            f"{EngineInfo.SCHEMA_VERSION}",
+            hint="build the engine again with this version",
+        )
     return from_plain(plain, EngineInfo, origin=str(path))
 
 
@@ -76,8 +82,7 @@ def check_fits(engine: Path, info: EngineInfo, version: str, device: Device) -> 
     """
     _check_version(engine, info, version)
     _check_gpu(engine, info, device)
-    built_with = tuple(int(part) for part in info.cuda.split("."))
-    if device.cuda < built_with:
+    if device.cuda < version_of(info.cuda):
         raise SegQuantError(
             f"{engine} was built with a driver for CUDA {info.cuda}; the driver here supports "
             f"CUDA {device.cuda[0]}.{device.cuda[1]}",
@@ -180,5 +185,4 @@ def _check_gpu(engine: Path, info: EngineInfo, device: Device) -> None:
 def _rebuild(info: EngineInfo | None) -> str:
     if info is None:
         return "build it again"
-    words = shlex.split(info.command)
-    return "build it again on this machine: " + shlex.join(words)
+    return f"build it again on this machine: {info.command}"

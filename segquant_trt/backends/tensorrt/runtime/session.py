@@ -164,7 +164,7 @@ class EngineSession:
                 f"{self._accelerator.device}",
                 hint=f"pass {wanted.name}.to('{self._accelerator.device}')",
             )
-        return tensor.contiguous()
+        return tensor.detach().contiguous()
 
 
 def _spec(tensor: EngineTensor) -> TensorSpec:

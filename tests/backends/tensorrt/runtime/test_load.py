@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -141,13 +142,35 @@ def test_files_that_are_missing_cut_off_or_changed(build: Make) -> None:
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("{", "cannot be read"), ("{}", "tensorrt"), ('{"tensorrt": 3}', "small.engine.json")],
+    [
+        ("{", "cannot be read"),
+        ("\xff", "cannot be read"),
+        ("[]", "schema_version None"),
+        ('{"schema_version": 2}', "schema_version 2; this program reads 1"),
+        ('{"schema_version": 1}', "small.engine.json is not a valid EngineInfo"),
+        ('{"schema_version": 1, "tensorrt": 3}', "small.engine.json"),
+    ],
 )
 def test_damaged_records(text: str, told: str, build: Make) -> None:
     built = build()
-    built.path.with_name("small.engine.json").write_text(text)
+    built.path.with_name("small.engine.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(SegQuantError, match=told):
         built.load()
+
+
+def test_records_that_were_edited(build: Make) -> None:
+    for changes in (
+        {"cuda": "nonsense"},
+        {"command": "trtexec '--onnx"},
+        {"compute_capability": ""},
+        {"tensorrt": "x.y"},
+    ):
+        built = build()
+        built.rewrite(**changes)
+        with contextlib.suppress(SegQuantError):  # and nothing else
+            built.load(on=device(name="NVIDIA H200"))
+        with contextlib.suppress(SegQuantError):
+            built.load()
 
 
 def test_memory_that_does_not_suffice(build: Make) -> None:

@@ -223,6 +223,27 @@ def test_bad_inputs_are_one_error(fault: str, make: Make) -> None:
     assert "IExecutionContext.execute_async_v3" not in script.names()
 
 
+def test_a_bad_call_does_not_cost_the_graph(make: Make) -> None:
+    session, _, accelerator = make(cuda_graphs=True)
+    for rows in (2, 2, 99, 2):
+        if rows == 99:
+            with pytest.raises(SegQuantError, match="99x5"):
+                session.run_tensors({"x": sample(rows)})
+        else:
+            session.run_tensors({"x": sample(rows)})
+    assert accelerator.events.count("capture") == 1
+    assert accelerator.events.count("replay") == 2
+
+
+def test_inputs_that_want_gradients_get_none(make: Make) -> None:
+    session, _, _ = make(cuda_graphs=True)
+    x = sample(2).requires_grad_()
+    for _ in range(3):
+        found = session.run_tensors({"x": x})["y"]
+        assert not found.requires_grad
+        np.testing.assert_array_equal(found.numpy(), wanted(x.detach()))
+
+
 def test_unknown_output(make: Make) -> None:
     session, _, _ = make()
     with pytest.raises(SegQuantError, match="has no output 'w'"):
