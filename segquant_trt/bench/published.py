@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from segquant_trt.bench.published_unet import unet_work
 from segquant_trt.bench.work import Work
 
 Config = Mapping[str, Any]
@@ -108,6 +109,17 @@ _SD3_5_LARGE: Config = {
     "pooled_projection_dim": 2048,
     "dual_attention_layers": (),
 }
+_SDXL: Config = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 2,
+    "transformer_layers_per_block": (1, 2, 10),
+    "cross_attention_dim": 2048,
+    "projection_class_embeddings_input_dim": 2816,
+}
 
 PUBLISHED: tuple[Published, ...] = (
     Published(
@@ -123,6 +135,13 @@ PUBLISHED: tuple[Published, ...] = (
         config=_SD3_5_LARGE,
         lengths={"height": 128, "width": 128, "text": 333},
         count=sd3_work,
+    ),
+    Published(
+        name="SDXL at 1024x1024",
+        class_name="UNet2DConditionModel",
+        config=_SDXL,
+        lengths={"height": 128, "width": 128, "text": 77},
+        count=unet_work,
     ),
 )
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segquant_trt.bench.ceiling import ceiling_of
-from segquant_trt.bench.published import published_for
+from segquant_trt.bench.published import PUBLISHED, published_for
 from segquant_trt.bench.work import Work
 from segquant_trt.errors import SegQuantError
 
@@ -46,3 +46,15 @@ def test_the_ceiling_is_a_ratio_of_times(
 def test_no_products_have_no_ceiling() -> None:
     with pytest.raises(SegQuantError, match="empty has no matrix products"):
         ceiling_of(Work(coded=0, attention=0, other=0), "empty")
+
+
+def test_ceilings_of_the_three_published_models() -> None:
+    found = {
+        one.class_name: ceiling_of(one.work(), one.name).speedup_attention_16bit
+        for one in PUBLISHED
+    }
+    assert {name: round(times, 2) for name, times in found.items()} == {
+        "FluxTransformer2DModel": 1.67,
+        "SD3Transformer2DModel": 1.62,
+        "UNet2DConditionModel": 1.79,
+    }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from segquant_trt.bench.published import PUBLISHED, flux_work, published_for, sd3_work
+from segquant_trt.bench.published import PUBLISHED, Published, published_for
 from segquant_trt.bench.work import Work, has_codes, repeats_of, work_of
 from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.bigfile import load_graph
@@ -162,48 +162,102 @@ def test_a_shape_that_nobody_knows_is_an_error(tmp_path: Path) -> None:
         work_of(load_graph(path), {"x": (2, 4)})
 
 
-@pytest.mark.parametrize(
-    ("published", "count", "lengths"),
-    [
-        ("FluxTransformer2DModel", flux_work, {"tokens": 12, "text": 7}),
-        ("SD3Transformer2DModel", sd3_work, {"height": 8, "width": 6, "text": 7}),
-    ],
-)
-@pytest.mark.parametrize("variant", ["plain", "other"])
-def test_formulas_agree_with_torch(
-    published: str, count: Any, lengths: dict[str, int], variant: str
-) -> None:
+def torch_macs(module: Any, arguments: dict[str, Any]) -> int:
+    """What torch runs, attention taken apart into its two products."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    family = family_for(published)
-    config = family.cut(family.complete({})) | {
-        "num_attention_heads": 3,
-        "joint_attention_dim": 40,
-        "pooled_projection_dim": 24,
-    }
-    if published.startswith("SD3"):
-        config |= {"caption_projection_dim": 3 * config["attention_head_dim"]}
-        config |= {"dual_attention_layers": [0]} if variant == "other" else {}
-    else:
-        config |= {"guidance_embeds": variant == "other", "num_single_layers": 1}
-    module = family.build(config)
-    inputs = family.example_inputs(config, {**lengths, "batch": 1})
-    arguments = family.nest({name: torch.from_numpy(x) for name, x in inputs.items()})
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         module(**arguments)
-    wanted = sum(counter.get_flop_counts()["Global"].values()) // 2
-    assert count(config, lengths).total == wanted
+    return int(counter.get_total_flops()) // 2
+
+
+SMALL = {"num_attention_heads": 3, "joint_attention_dim": 40, "pooled_projection_dim": 24}
+UNET = {
+    "block_out_channels": [32, 64, 96],
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"],
+    "norm_num_groups": 8,
+    "attention_head_dim": 8,
+    "cross_attention_dim": 20,
+}
+VARIANTS = {
+    "flux": ("FluxTransformer2DModel", {**SMALL, "num_single_layers": 1}),
+    "flux guided": ("FluxTransformer2DModel", {**SMALL, "guidance_embeds": True}),
+    "sd3": ("SD3Transformer2DModel", {**SMALL, "caption_projection_dim": 192}),
+    "sd3.5 medium": (
+        "SD3Transformer2DModel",
+        {**SMALL, "caption_projection_dim": 192, "dual_attention_layers": [0]},
+    ),
+    "unet": ("UNet2DConditionModel", UNET),
+    "unet, deeper": (
+        "UNet2DConditionModel",
+        {
+            **UNET,
+            "layers_per_block": 2,
+            "transformer_layers_per_block": [1, 2, 3],
+            "use_linear_projection": True,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 8,
+            "projection_class_embeddings_input_dim": 64,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_formulas_agree_with_torch(variant: str) -> None:
+    import torch
+
+    class_name, changes = VARIANTS[variant]
+    family = family_for(class_name)
+    config = family.complete({})
+    config = (config if variant.startswith("unet") else family.cut(config)) | changes
+    lengths = {"height": 8, "width": 12, "tokens": 12, "text": 7, "batch": 1}
+    inputs = family.example_inputs(config, lengths)
+    arguments = family.nest({name: torch.from_numpy(x) for name, x in inputs.items()})
+    count = next(one.count for one in PUBLISHED if one.class_name == class_name)
+    assert count(config, lengths).total == torch_macs(family.build(config), arguments)
+
+
+# What the formulas do not ask for, and torch must know to build the module.
+BESIDE_WORK: dict[str, dict[str, Any]] = {
+    "FluxTransformer2DModel": {"axes_dims_rope": [16, 56, 56]},
+    "SD3Transformer2DModel": {"caption_projection_dim": 2432, "pos_embed_max_size": 192},
+    "UNet2DConditionModel": {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "attention_head_dim": [5, 10, 20],
+        "use_linear_projection": True,
+        "sample_size": 128,
+    },
+}
+
+
+@pytest.mark.parametrize("published", PUBLISHED, ids=[one.name for one in PUBLISHED])
+def test_published_work_is_what_torch_counts(published: Published) -> None:
+    """The whole model at its whole size, without weights or values."""
+    import torch
+
+    family = family_for(published.class_name)
+    given = {**published.config, **BESIDE_WORK[published.class_name]}
+    config = family.complete({k: list(v) if isinstance(v, tuple) else v for k, v in given.items()})
+    lengths = {**published.lengths, "batch": 1}
+    shapes = {name: x.shape for name, x in family.example_inputs(config, lengths).items()}
+    with torch.device("meta"):
+        module = family.build(config)
+        arguments = family.nest({name: torch.empty(shape) for name, shape in shapes.items()})
+        assert published.work().total == torch_macs(module, arguments)
 
 
 def test_published_sizes_are_those_of_the_families() -> None:
     for published in PUBLISHED:
         family = family_for(published.class_name)
-        config = family.complete(dict(published.config))
+        config = family.complete({**published.config, **BESIDE_WORK[published.class_name]})
         typical = {axis.name: axis.typical for axis in family.sizes(config)}
         assert published.lengths == {name: typical[name] for name in published.lengths}
-    assert published_for("UNet2DConditionModel") is None
+    assert published_for("UNet1DModel") is published_for(None) is None
 
 
 def test_flux_by_hand() -> None:
