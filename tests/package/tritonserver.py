@@ -10,6 +10,7 @@ import hashlib
 import http.client
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -101,6 +102,7 @@ class Server:
         self._log = log
         self._options = options
         self._backends = backends or self.environment.server / "backends"
+        self._shared_memory = f"segquant-test-{os.getpid()}-{secrets.token_hex(4)}"
         self.http_port, self.grpc_port = _free_ports(2)
         self.start()
 
@@ -127,6 +129,10 @@ class Server:
                     f"--grpc-port={self.grpc_port}",
                     "--allow-metrics=false",
                     "--exit-timeout-secs=10",
+                    *(
+                        f"--backend-config={path.name},shm-region-prefix-name={self._shared_memory}"
+                        for path in self._backends.iterdir()
+                    ),
                     *self._options,
                 ],
                 stdout=log,
@@ -169,6 +175,8 @@ class Server:
         """End the server and the processes of its models at once."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(timeout=30)
+        for region in Path("/dev/shm").glob(f"{self._shared_memory}*"):
+            region.unlink(missing_ok=True)  # nobody else removes what a killed server shared
 
     def stop(self) -> None:
         """End the server as its operator would."""
