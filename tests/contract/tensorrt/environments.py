@@ -3,16 +3,24 @@
 The wheels `tensorrt-cu1x-bindings` need libnvinfer, whose builder is not on PyPI. The lean
 runtime is, for newer versions; a shim of a few lines re-exports it and adds what it lacks, and a
 package `tensorrt` re-exports the bindings, as the one that users install does.
+
+    python -m tests.contract.tensorrt.environments
+
+writes the snapshots anew, from all versions: add one to `ENVIRONMENTS` and to `fake.VERSIONS`.
 """
 
 from __future__ import annotations
 
+import gzip
+import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 SHIM = Path(__file__).with_name("shim.c")
+INTROSPECT = Path(__file__).with_name("introspect.py")
 _FACADE = "from tensorrt_bindings import *\nfrom tensorrt_bindings import __version__\n"
 
 
@@ -87,3 +95,24 @@ def _run(*command: str) -> None:
         raise CannotFetch(f"{command[0]} is not here") from error
     except subprocess.CalledProcessError as error:
         raise CannotFetch(f"{' '.join(command)}: {error.stderr.strip()[-500:]}") from error
+
+
+def snapshot_of(folder: Path) -> str:
+    """What the bindings in `folder` offer, as JSON; see `introspect`."""
+    return subprocess.run(
+        [sys.executable, str(INTROSPECT)], env=os.environ | {"PYTHONPATH": str(folder)},
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+
+
+def main() -> None:
+    for chosen in ENVIRONMENTS:
+        with tempfile.TemporaryDirectory() as place:
+            text = snapshot_of(make_environment(chosen, Path(place)))
+        path = SHIM.parent / "snapshots" / f"{chosen.version}.json.gz"
+        path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+        print(path, path.stat().st_size)
+
+
+if __name__ == "__main__":
+    main()

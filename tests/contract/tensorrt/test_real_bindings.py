@@ -13,18 +13,18 @@ from typing import TypeAlias
 
 import pytest
 
-from tests.contract.tensorrt import introspect
 from tests.contract.tensorrt.environments import (
     ENVIRONMENTS,
     CannotFetch,
     Environment,
     make_environment,
+    snapshot_of,
 )
 from tests.contract.tensorrt.fake import VERSIONS, load_snapshot
 
 pytestmark = pytest.mark.full
 
-ROOT = Path(introspect.__file__).parents[3]
+ROOT = Path(__file__).parents[3]
 GPU_HERE = Path("/dev/nvidiactl").exists()
 Install: TypeAlias = Callable[[Environment], Path]
 
@@ -72,9 +72,7 @@ def test_environments_are_those_of_the_snapshots() -> None:
 
 def test_snapshot_is_what_the_bindings_offer(environment: tuple[Environment, Path]) -> None:
     chosen, folder = environment
-    found = python(folder, introspect.__file__)
-    assert found.returncode == 0, found.stderr
-    assert json.loads(found.stdout) == load_snapshot(chosen.version)
+    assert json.loads(snapshot_of(folder)) == load_snapshot(chosen.version)
 
 
 # Our logger and monitor derive from TensorRT's own classes, which is where C++ would call them.
