@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from segquant_trt.models.loop import Array
 
 BATCH = "batch"
+_EDGES = frozenset(("height", "width"))
 _CELLS_PER_TOKEN = 4  # of packed latents: two rows by two columns
 _HINT = "'segquant-trt inspect' lists the inputs and their axes"
 
@@ -42,8 +43,8 @@ class Interface:
 class Sweep:
     """The lengths that an axis is to have, one case for each combination.
 
-    `height` and `width` are rows and columns of latents; where an interface has packed `tokens`
-    instead, their product over four is its length.
+    `height` and `width` are rows and columns of latents; one of them alone means squares. Where an
+    interface has packed `tokens` instead, their product over four is its length.
     """
 
     axes: Mapping[str, Sequence[int]]
@@ -82,12 +83,21 @@ def cases_of(interface: Interface, sweep: Sweep) -> list[dict[str, int]]:
             hint=f"give one with --axis {lacking[0]}=N, or all shapes with --shapes",
         )
     choices = [asked.get(name) or (typical[name],) for name in names]
-    return [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*choices)]
+    found = [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*choices)]
+    return [_squared(lengths, asked) for lengths in found]
+
+
+def _squared(lengths: dict[str, int], asked: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    given = _EDGES & asked.keys()
+    if len(given) != 1 or not lengths.keys() >= _EDGES:
+        return lengths
+    (edge,) = given
+    return lengths | dict.fromkeys(_EDGES, lengths[edge])
 
 
 def _packed(names: Sequence[str], axes: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
     asked = dict(axes)
-    if "tokens" not in names or "height" in names or not {"height", "width"} & asked.keys():
+    if "tokens" not in names or "height" in names or not _EDGES & asked.keys():
         return asked
     heights = asked.pop("height", None)
     widths = asked.pop("width", None)

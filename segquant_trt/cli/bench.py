@@ -86,7 +86,7 @@ class _Shapes(click.ParamType[dict[str, tuple[int, ...]]]):
 )
 @click.option("--batch", metavar="N,N", type=_Lengths(), help="Samples per call, one case each.")
 @click.option("--height", metavar="N,N", type=_Lengths(), help="Rows of latents, one case each.")
-@click.option("--width", metavar="N,N", type=_Lengths(), help="Columns of latents.")
+@click.option("--width", metavar="N,N", type=_Lengths(), help="Columns; as rows unless given.")
 @click.option(
     "--axis",
     "axes",

@@ -46,9 +46,15 @@ PACKED = Interface(
 
 
 def test_a_sweep_has_every_combination_and_typical_lengths_for_the_rest() -> None:
-    cases = cases_of(IMAGES, Sweep(axes={"height": (8, 32), "batch": (1, 2, 4)}))
+    cases = cases_of(IMAGES, Sweep(axes={"height": (8, 32), "width": (4,), "batch": (1, 2, 4)}))
     found = [(case["batch"], case["height"], case["width"]) for case in cases]
-    assert found == [(b, h, 16) for b in (1, 2, 4) for h in (8, 32)]
+    assert found == [(b, h, 4) for b in (1, 2, 4) for h in (8, 32)]
+
+
+@pytest.mark.parametrize("edge", ["height", "width"])
+def test_one_edge_alone_means_squares(edge: str) -> None:
+    cases = cases_of(IMAGES, Sweep(axes={edge: (8, 32)}))
+    assert [(case["height"], case["width"]) for case in cases] == [(8, 8), (32, 32)]
 
 
 def test_nothing_swept_is_one_case_of_typical_lengths() -> None:
