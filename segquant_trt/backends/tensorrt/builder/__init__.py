@@ -9,6 +9,7 @@ from segquant_trt.backends.tensorrt.builder.request import (
 )
 from segquant_trt.backends.tensorrt.builder.trtexec import (
     make_profile,
+    make_profiles,
     parse_pools,
     parse_shapes,
     trtexec_command,
@@ -21,6 +22,7 @@ __all__ = [
     "Preview",
     "build_engine",
     "make_profile",
+    "make_profiles",
     "parse_pools",
     "parse_shapes",
     "prepare",

@@ -108,6 +108,33 @@ def make_profile(
     )
 
 
+def make_profiles(
+    minimum: Sequence[str] = (), optimum: Sequence[str] = (), maximum: Sequence[str] = ()
+) -> tuple[ShapeProfile, ...]:
+    """Profiles from flags that are given once per profile, in the profiles' order.
+
+    Raises:
+        SegQuantError: one flag is given more often than another, or as `make_profile`.
+    """
+    given = {"--minShapes": minimum, "--optShapes": optimum, "--maxShapes": maximum}
+    counts = {flag: len(texts) for flag, texts in given.items() if texts}
+    if len({*counts.values()}) > 1:
+        told = ", ".join(f"{flag} {count} time(s)" for flag, count in counts.items())
+        raise SegQuantError(
+            f"{told}: each has to be given once per profile",
+            hint="repeat all of a profile's flags, as --minShapes=... --maxShapes=... for each",
+        )
+    count = max(counts.values(), default=0)
+    return tuple(
+        make_profile(
+            minimum=minimum[index] if minimum else None,
+            optimum=optimum[index] if optimum else None,
+            maximum=maximum[index] if maximum else None,
+        )
+        for index in range(count)
+    )
+
+
 def _check_same_inputs(given: Mapping[str, Shapes]) -> None:
     (first, wanted), *others = given.items()
     for flag, shapes in others:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from segquant_trt.backends.tensorrt.builder import (
     make_profile,
+    make_profiles,
     parse_pools,
     parse_shapes,
     trtexec_command,
@@ -89,6 +90,15 @@ def test_profiles_from_flags() -> None:
 def test_flags_that_are_no_profile(flags: dict[str, str], told: str) -> None:
     with pytest.raises(SegQuantError, match=told):
         make_profile(**flags)
+
+
+def test_several_profiles() -> None:
+    found = make_profiles(minimum=["x:1", "x:5"], maximum=["x:4", "x:9"])
+    assert [str(each.inputs[0]) for each in found] == ["x 1 to 4", "x 5 to 9"]
+    assert found[1].inputs[0].optimum == (9,)
+    assert make_profiles() == ()
+    with pytest.raises(SegQuantError, match=r"--minShapes 2 time\(s\), --optShapes 1 time\(s\)"):
+        make_profiles(minimum=["x:1", "x:2"], optimum=["x:1"])
 
 
 @pytest.mark.parametrize(
