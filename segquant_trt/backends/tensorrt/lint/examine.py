@@ -60,10 +60,13 @@ def lint(
     model = load_graph(model_path)
     functions = frozenset((function.domain, function.name) for function in model.functions)
     called = tuple(_calls(model, functions))
+    whole = _inlined(model, model_path)
+    waiting = _put_in_order(whole)
     subject = Subject(
-        _in_order(_inlined(model, model_path)),
+        whole,
         model_path.parent,
         called=called,
+        waiting=waiting,
         target=target,
         capability=number,
         major=major,
@@ -148,13 +151,14 @@ def _calls(model: onnx.ModelProto, functions: frozenset[tuple[str, str]]) -> Ite
     return (node for node in model.graph.node if (node.domain, node.op_type) in functions)
 
 
-def _in_order(model: onnx.ModelProto) -> onnx.ModelProto:
-    if not is_sorted(model.graph):
-        nodes, left = sorted_nodes(model.graph)
-        ordered = [*nodes, *left]
-        del model.graph.node[:]
-        model.graph.node.extend(ordered)
-    return model
+def _put_in_order(model: onnx.ModelProto) -> tuple[NodeProto, ...]:
+    """Sort the nodes; those that wait for each other are taken out and returned."""
+    if is_sorted(model.graph):
+        return ()
+    nodes, left = (list(found) for found in sorted_nodes(model.graph))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return tuple(left)
 
 
 def _inlined(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import onnx
 from onnx import TensorProto
 
-from segquant_trt.backends.tensorrt.lint.order import sorted_nodes
 from segquant_trt.backends.tensorrt.lint.rule import Problem, Rule
 from segquant_trt.backends.tensorrt.lint.subject import PAIR, Subject
 from segquant_trt.errors import SegQuantError
@@ -35,6 +34,7 @@ def missing_tensors(subject: Subject) -> Iterator[Problem]:
     """Nodes and outputs that read what nobody makes."""
     wiring = subject.wiring
     known = set(wiring.constants) | set(wiring.graph_inputs) | set(wiring.producer)
+    known.update(name for node in subject.waiting for name in node.output)
     for node in wiring.nodes:
         lost = tuple(name for name in node.input if name and name not in known)
         if lost:
@@ -61,9 +61,9 @@ def repeated_tensors(subject: Subject) -> Iterator[Problem]:
 
 def cycles(subject: Subject) -> Iterator[Problem]:
     """Nodes that wait for each other."""
-    _, left = sorted_nodes(subject.model.graph)
-    for node in left[:1]:
-        yield Problem(node_name(node), f"it is among {len(left)} nodes that wait for each other")
+    for node in subject.waiting[:1]:
+        count = len(subject.waiting)
+        yield Problem(node_name(node), f"it is among {count} nodes that wait for each other")
 
 
 def constant_outputs(subject: Subject) -> Iterator[Problem]:

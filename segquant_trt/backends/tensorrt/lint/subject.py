@@ -44,6 +44,7 @@ class Subject:
         capability: compute capability, as 89.
         major: of the TensorRT version, None where it was not given.
         called: the nodes that call local functions, which are gone from `model`.
+        waiting: nodes that wait for each other, which are gone from `model`, too.
         plugins: operators that plugin libraries provide.
     """
 
@@ -53,6 +54,7 @@ class Subject:
         folder: Path,
         *,
         called: tuple[NodeProto, ...] = (),
+        waiting: tuple[NodeProto, ...] = (),
         target: Target,
         capability: int,
         major: int | None,
@@ -61,6 +63,7 @@ class Subject:
         self.model = model
         self.folder = folder
         self.called = called
+        self.waiting = waiting
         self.target = target
         self.capability = capability
         self.major = major

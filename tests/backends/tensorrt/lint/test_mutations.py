@@ -131,7 +131,7 @@ def disagreements(mutants: Iterator[Mutant], judge: Judge, folder: Path) -> tupl
     return wrong, f"{sum(counts.values())} graphs: {dict(sorted(counts.items()))}"
 
 
-@pytest.mark.parametrize(("base", "change"), QUICK, ids=" / ".join)
+@pytest.mark.parametrize(("base", "change"), QUICK, ids=[" / ".join(pair) for pair in QUICK])
 def test_the_linter_foresees_what_the_builder_does(
     base: str, change: str, judge: Judge, tmp_path: Path
 ) -> None:
