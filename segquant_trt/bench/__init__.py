@@ -1,5 +1,5 @@
 """The bench stage: latency, memory and size of a bundle beside its float model."""
 
-from segquant_trt.bench.stage import bench
+from segquant_trt.bench.stage import bench, unmeasured
 
-__all__ = ["bench"]
+__all__ = ["bench", "unmeasured"]

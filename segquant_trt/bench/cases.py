@@ -82,7 +82,7 @@ def cases_of(interface: Interface, sweep: Sweep) -> list[dict[str, int]]:
             "beside it",
             hint=f"give one with --axis {lacking[0]}=N, or all shapes with --shapes",
         )
-    choices = [asked.get(name) or (typical[name],) for name in names]
+    choices = [dict.fromkeys(asked.get(name) or (typical[name],)) for name in names]
     found = [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*choices)]
     return [_squared(lengths, asked) for lengths in found]
 

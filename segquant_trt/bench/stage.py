@@ -7,6 +7,7 @@ from pathlib import Path
 
 from segquant_trt.backends.denoise import float_denoise
 from segquant_trt.bench.benchmark import Contender, benchmark
+from segquant_trt.bench.hardware import hardware, versions
 from segquant_trt.models.loop import Denoise
 from segquant_trt.records import Benchmark, Manifest, ModelSpec
 from segquant_trt.records.files import sha256_file
@@ -14,6 +15,27 @@ from segquant_trt.records.recordings import open_recordings, write_shard
 from segquant_trt.records.step_rows import on_frozen_steps
 
 _GUIDANCE_BATCH = 2
+
+
+def unmeasured(run: Path, manifest: Manifest, why: str) -> Benchmark:
+    """What there is to say of a bundle whose target does not run here: its size."""
+    return Benchmark(
+        bundle_manifest_sha256=sha256_file(run / "bundle" / "manifest.json"),
+        latency_batch=_GUIDANCE_BATCH,
+        shapes={},
+        latency_float=None,
+        latency_quantized=None,
+        speedup_median=None,
+        speedup_low=None,
+        speedup_high=None,
+        peak_memory_bytes_float=None,
+        peak_memory_bytes_quantized=None,
+        size_bytes_float=manifest.size_bytes_float,
+        size_bytes_quantized=manifest.size_bytes_quantized,
+        hardware=hardware(),
+        versions=versions(),
+        not_measured=why,
+    )
 
 
 def bench(

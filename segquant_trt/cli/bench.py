@@ -81,8 +81,9 @@ class _Shapes(click.ParamType[dict[str, tuple[int, ...]]]):
     metavar="SUBJECT",
     multiple=True,
     help="Another subject; ratios are relative to the first of these. A path, or KIND:PATH with "
-    "float, onnxruntime, openvino, torch, torch-compile, torchao-fp8, tensorrt-fp16, tensorrt-fp8, "
-    "tensorrt-int8; a KIND alone means the model of the first subject's run folder.",
+    "float, onnxruntime, openvino, torch, torch-compile, torchao-fp8, or tensorrt-fp16, -fp8, "
+    "-int8 (built by TensorRT from the float graph as NVIDIA's ModelOpt prepares it); a KIND alone "
+    "means the model of the first subject's run folder.",
 )
 @click.option("--batch", metavar="N,N", type=_Lengths(), help="Samples per call, one case each.")
 @click.option("--height", metavar="N,N", type=_Lengths(), help="Rows of latents, one case each.")

@@ -51,6 +51,10 @@ def test_a_sweep_has_every_combination_and_typical_lengths_for_the_rest() -> Non
     assert found == [(b, h, 4) for b in (1, 2, 4) for h in (8, 32)]
 
 
+def test_a_length_that_is_given_twice_is_one_case() -> None:
+    assert len(cases_of(IMAGES, Sweep(axes={"batch": (1, 2, 1)}))) == 2
+
+
 @pytest.mark.parametrize("edge", ["height", "width"])
 def test_one_edge_alone_means_squares(edge: str) -> None:
     cases = cases_of(IMAGES, Sweep(axes={edge: (8, 32)}))

@@ -78,6 +78,7 @@ def test_the_answer_s_figure_can_be_recomputed(run: Path) -> None:
     save_file(inputs, run / "call.safetensors")
     found, _ = compare(request(run, inputs=run / "call.safetensors"))
     assert found.cases[0].batch == 3
+    assert found.cases[0].title == "batch 3, tokens 4"
     wanted = float_denoise(run / "model.onnx", run, threads=1)(inputs).astype(np.float64)
     error = wanted - load(run / "bundle", threads=1).run(inputs)
     per_sample = [10 * np.log10((wanted[i] ** 2).sum() / (error[i] ** 2).sum()) for i in range(3)]

@@ -190,7 +190,10 @@ def _measured(
 def _cases(contestants: Sequence[Contestant], request: ComparisonRequest) -> list[Case]:
     interface = merged(one.interface for one in contestants)
     if request.inputs is not None:
-        return [_case(contestants, interface, {}, read_inputs(request.inputs, interface))]
+        given = read_inputs(request.inputs, interface)
+        shapes = {name: tuple(array.shape) for name, array in given.items()}
+        lengths = {axis: found[0] for axis, found in lengths_of_shapes(interface, shapes).items()}
+        return [_case(contestants, interface, lengths, given)]
     axes = lengths_of_shapes(interface, request.shapes) or request.axes
     return [
         _case(
