@@ -10,7 +10,6 @@ from onnx import TensorProto
 
 from segquant_trt.backends.tensorrt.lint.rule import Problem, Rule
 from segquant_trt.backends.tensorrt.lint.subject import PAIR, Subject
-from segquant_trt.errors import SegQuantError
 from segquant_trt.graph.wiring import node_name
 
 _OLDEST_OPSET = 7
@@ -124,10 +123,26 @@ def external_data(subject: Subject) -> Iterator[Problem]:
     for tensor in subject.model.graph.initializer:
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
-        try:
-            subject.weights.check(tensor.name)
-        except SegQuantError as error:
-            yield Problem("", error.what, (tensor.name,))
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        path = subject.folder / entries.get("location", "")
+        end = int(entries.get("offset", "0")) + int(entries.get("length", "0"))
+        held = path.stat().st_size if path.is_file() else None
+        if held is None:
+            yield Problem("", f"'{path.name}' is no file beside the model", (tensor.name,))
+        elif held < end:
+            reason = f"'{path.name}' has {held} bytes of the {end} that are wanted"
+            yield Problem("", reason, (tensor.name,))
+
+
+def short_constants(subject: Subject) -> Iterator[Problem]:
+    """Constants in the file with fewer bytes than their shape needs."""
+    for tensor in subject.model.graph.initializer:
+        if not tensor.raw_data or tensor.data_location == TensorProto.EXTERNAL:
+            continue
+        wanted = subject.weights.size_bytes(tensor.name)
+        if len(tensor.raw_data) < wanted:
+            reason = f"'{tensor.name}' has {len(tensor.raw_data)} bytes of {wanted}"
+            yield Problem(_maker(tensor.name, subject), reason, (tensor.name,))
 
 
 RULES: tuple[Rule, ...] = (
@@ -197,5 +212,11 @@ RULES: tuple[Rule, ...] = (
         severity="parse-error",
         check=external_data,
         fix="put the weight file beside the ONNX file, whole, and parse with the file's path",
+    ),
+    Rule(
+        name="short-constant",
+        severity="parse-error",
+        check=short_constants,
+        fix="export the model again; the file is damaged",
     ),
 )

@@ -15,7 +15,7 @@ from onnx import NodeProto
 from segquant_trt.backends.tensorrt.lint.element_types import element_types
 from segquant_trt.backends.tensorrt.lint.finding import Target
 from segquant_trt.errors import SegQuantError
-from segquant_trt.graph.attributes import int_attribute
+from segquant_trt.graph.attributes import DEFAULT_DOMAINS, int_attribute
 from segquant_trt.graph.bigfile import Weights
 from segquant_trt.graph.constant_weight import constant_expressions, constant_origin
 from segquant_trt.graph.constants import Constants
@@ -76,7 +76,8 @@ class Subject:
     @property
     def opset(self) -> int:
         """Version of ONNX's own operators; 0 where the file imports none."""
-        return max((e.version for e in self.model.opset_import if not e.domain), default=0)
+        own = (e.version for e in self.model.opset_import if e.domain in DEFAULT_DOMAINS)
+        return max(own, default=0)
 
     @cached_property
     def types(self) -> dict[str, int]:

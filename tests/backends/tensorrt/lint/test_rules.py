@@ -163,6 +163,11 @@ def _shared(name: str) -> Callable[[], Model]:
     return lambda: linear(then(coded(name="a"), coded(name=name)))
 
 
+def _cut(model: Model) -> None:
+    tensor = next(t for t in model.graph.initializer if t.raw_data)
+    tensor.raw_data = tensor.raw_data[:-1]
+
+
 def _reversed(model: Model) -> None:
     nodes = list(model.graph.node)[::-1]
     del model.graph.node[:]
@@ -196,6 +201,7 @@ CASES = (
          lambda: linear(then(coded(), coded(0.04)))),
     Case("repeated-node-name", "parse-error", _shared("a"), lambda: linear(then(coded(), coded()))),
     Case("external-data", "parse-error", lambda: changed(linear(), _lost_weight), PLAIN),
+    Case("short-constant", "parse-error", lambda: changed(linear(), _cut), PLAIN),
     Case("unknown-type", "parse-error",
          lambda: linear(coded(kind=TensorProto.FLOAT8E5M2)), lambda: linear(coded(kind=FP8))),
     Case("cast-type", "parse-error",

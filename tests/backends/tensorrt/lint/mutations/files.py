@@ -149,6 +149,15 @@ def _lost_operand(e: Editor) -> None:
     del e.choose(e.products()).input[1:]
 
 
+def _cut(e: Editor) -> None:
+    tensor = e.choose([t for t in e.graph.initializer if t.raw_data])
+    tensor.raw_data = tensor.raw_data[:-1]
+
+
+def _full_domain(e: Editor) -> None:
+    e.model.opset_import[0].domain = "ai.onnx"
+
+
 def _no_shape(e: Editor) -> None:
     e.graph.input[0].type.tensor_type.ClearField("shape")
 
@@ -204,6 +213,8 @@ FILES: dict[str, Mutation] = {
     "unused int32 input": _unused_input(TensorProto.INT32),
     "nothing needs it": _dead,
     "cycle": _cycle,
+    "constant cut": _cut,
+    "ONNX by its full name": _full_domain,
     "not sorted": _not_sorted,
     "two tensors of one name": _two_tensors,
     "operand lost": _lost_operand,
