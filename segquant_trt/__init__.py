@@ -11,7 +11,7 @@ from segquant_trt.errors import SegQuantError
 
 if TYPE_CHECKING:
     from segquant_trt.pipeline import compile
-    from segquant_trt.serve import load
+    from segquant_trt.serve.load import load
 
 __version__ = "0.2.0"
 __all__ = ["SegQuantError", "__version__", "compile", "load"]

@@ -52,7 +52,11 @@ def proof_of(kernels: Sequence[str | None], is_integer: Callable[[str], bool]) -
 
 
 class Backend(Protocol):
-    """A CPU runtime."""
+    """A runtime, or a builder and what stands in for its runtime."""
+
+    @property
+    def stand_in(self) -> str | None:
+        """What runs graphs here instead of the target, which needs a GPU; None: the target."""
 
     @property
     def target(self) -> Target:

@@ -50,6 +50,7 @@ class OnnxRuntime:
     """The default target."""
 
     target: Target = "onnxruntime"
+    stand_in: str | None = None
     placement = Placement(
         schemes=("symmetric", "shifted", "dual_scale", "dual_full"),
         linear_factors=("static", "per_token", "per_step"),

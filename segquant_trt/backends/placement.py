@@ -40,7 +40,7 @@ class Placement:
     which divides channels that do not lie last for nothing. `signed_codes`: all codes are int8 with
     zero point 0; what zero stands for is subtracted before, and the products get it back.
     `scalar_weight_scales`: weights are decoded with one scale, and products multiplied by what each
-    channel's own is of it. `float_type`: of everything that is not coded, in graphs that name every type.
+    channel's own is of it. `float_type`: of everything that is not coded.
     """
 
     schemes: tuple[str, ...]

@@ -158,6 +158,7 @@ def build_stage(work: Work) -> None:
 
 def verify_stage(work: Work) -> None:
     """Write `quality.json` and the images of the report."""
+    from segquant_trt.backends import backend_for
     from segquant_trt.serve import load
     from segquant_trt.verify import VerifyRequest, verify
 
@@ -190,15 +191,29 @@ def verify_stage(work: Work) -> None:
             f"{bundle.fallback_calls} calls were off the frozen schedule and ran on the fallback: "
             "the figures are partly its own (--steps and --scheduler set what is verified)"
         )
+    stand_in = backend_for(bundle.manifest.target).stand_in
+    if stand_in is not None:
+        work.progress.note(f"figures of quality are those of {stand_in}")
     note_expectations(work, quality)
     atomic_write_json(work.run / "quality.json", to_plain(quality))
 
 
 def bench_stage(work: Work) -> None:
     """Write `benchmark.json`."""
-    from segquant_trt.bench import bench
+    from segquant_trt.backends import backend_for
+    from segquant_trt.bench import bench, unmeasured
+    from segquant_trt.report.summary import read_json_record
     from segquant_trt.serve import load
 
+    target = work.plan().target
+    if backend_for(target).stand_in is not None:
+        manifest = read_json_record(work.run / "bundle" / "manifest.json", Manifest)
+        why = f"{target} needs a GPU, and none was used"
+        atomic_write_json(
+            work.run / "benchmark.json", to_plain(unmeasured(work.run.path, manifest, why))
+        )
+        work.progress.note(f"no latency: {why}")
+        return
     bundle = load(work.run / "bundle", threads=work.options.threads)
     figures = bench(
         work.run.path,

@@ -69,7 +69,7 @@ class LatencyFigure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """Figures of `bench`."""
+    """Figures of `bench`. `not_measured`: why there is no latency, where the target needs a GPU."""
 
     SCHEMA_VERSION: ClassVar[int] = 1
 
@@ -77,14 +77,15 @@ class Benchmark:
     bundle_manifest_sha256: str
     latency_batch: int
     shapes: dict[str, tuple[int, ...]]
-    latency_float: LatencyFigure
-    latency_quantized: LatencyFigure
-    speedup_median: float
-    speedup_low: float  # 95 % bootstrap interval of the paired ratio's median
-    speedup_high: float
-    peak_memory_bytes_float: int
-    peak_memory_bytes_quantized: int
+    latency_float: LatencyFigure | None
+    latency_quantized: LatencyFigure | None
+    speedup_median: float | None
+    speedup_low: float | None  # 95 % bootstrap interval of the paired ratio's median
+    speedup_high: float | None
+    peak_memory_bytes_float: int | None
+    peak_memory_bytes_quantized: int | None
     size_bytes_float: int
     size_bytes_quantized: int
     hardware: dict[str, str]
     versions: dict[str, str]
+    not_measured: str | None = None

@@ -97,16 +97,7 @@ def _cost_cards(manifest: Manifest, benchmark: Benchmark) -> Iterator[Card]:
         context=f"{size(before)} {_ARROW} {size(after)}",
         tone="good" if after < before else "warn",
     )
-    low, high = benchmark.speedup_low, benchmark.speedup_high
-    faster = low > 1
-    slower = high < 1
-    word = "faster" if faster else "slower" if slower else "within noise of float"
-    yield Card(
-        name="Speed-up",
-        value=ratio(benchmark.speedup_median),
-        context=f"{word}; 95 % interval {low:.2f}{_EN_DASH}{high:.2f}",
-        tone="good" if faster else "warn" if slower else "plain",
-    )
+    yield _speed_card(benchmark)
     frozen = manifest.frozen
     tables = "" if frozen is None else f"; {len(frozen.sites)} more are tables"
     if manifest.hoisted is not None:
@@ -121,17 +112,30 @@ def _cost_cards(manifest: Manifest, benchmark: Benchmark) -> Iterator[Card]:
     )
 
 
+def _speed_card(benchmark: Benchmark) -> Card:
+    low, high = benchmark.speedup_low, benchmark.speedup_high
+    if low is None or high is None:
+        return Card(name="Speed-up", value=ratio(None), context=benchmark.not_measured or "")
+    faster = low > 1
+    slower = high < 1
+    word = "faster" if faster else "slower" if slower else "within noise of float"
+    return Card(
+        name="Speed-up",
+        value=ratio(benchmark.speedup_median),
+        context=f"{word}; 95 % interval {low:.2f}{_EN_DASH}{high:.2f}",
+        tone="good" if faster else "warn" if slower else "plain",
+    )
+
+
 def absent(quality: Quality) -> tuple[str, ...]:
     """The figures that this input gives no meaning, in words; not what they are compared with."""
     return tuple(_NAMES[key] for key in quality.not_applicable if key in _NAMES)
 
 
-def latency_bars(benchmark: Benchmark) -> tuple[Bar, Bar]:
-    """Median latency per denoiser call, with p90 and p99 as marks."""
-    return (
-        _latency_bar("float", benchmark.latency_float),
-        _latency_bar("quantised", benchmark.latency_quantized),
-    )
+def latency_bars(benchmark: Benchmark) -> tuple[Bar, ...]:
+    """Median latency per denoiser call, with p90 and p99 as marks; none that was not measured."""
+    figures = {"float": benchmark.latency_float, "quantised": benchmark.latency_quantized}
+    return tuple(_latency_bar(label, own) for label, own in figures.items() if own is not None)
 
 
 def _latency_bar(label: str, figure: LatencyFigure) -> Bar:

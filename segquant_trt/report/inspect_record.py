@@ -14,6 +14,7 @@ from segquant_trt.records import (
     FrozenSteps,
     GraphFacts,
     HoistedPrompt,
+    LatencyFigure,
     Manifest,
     ModelSpec,
     Prediction,
@@ -255,12 +256,19 @@ def _quality(quality: Quality, name: str) -> Description:
     )
 
 
+def _milliseconds(figure: LatencyFigure | None) -> tuple[float | None, ...]:
+    if figure is None:
+        return (None, None, None)
+    return figure.median_ms, figure.p90_ms, figure.p99_ms
+
+
 def _benchmark(benchmark: Benchmark, name: str) -> Description:
     return Description(
         kind="benchmark figures",
         properties=(
             Property(name="file", value=name),
             Property(name="batch", value=benchmark.latency_batch),
+            Property(name="not measured", value=benchmark.not_measured),
             Property(name="speed-up", value=benchmark.speedup_median, unit="number"),
             Property(name="speed-up, low", value=benchmark.speedup_low, unit="number"),
             Property(name="speed-up, high", value=benchmark.speedup_high, unit="number"),
@@ -275,7 +283,7 @@ def _benchmark(benchmark: Benchmark, name: str) -> Description:
                     ("size", "bytes"),
                 ),
                 rows=tuple(
-                    (label, figure.median_ms, figure.p90_ms, figure.p99_ms, peak, stored)
+                    (label, *_milliseconds(figure), peak, stored)
                     for label, figure, peak, stored in (
                         (
                             "float",

@@ -7,11 +7,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from segquant_trt.errors import SegQuantError
-from segquant_trt.records import Benchmark, Manifest, Quality, QuantPlan
+from segquant_trt.records import Benchmark, LatencyFigure, Manifest, Quality, QuantPlan
 from segquant_trt.records.codec import from_plain, read_record, to_plain
 from segquant_trt.records.files import sha256_file
 
 Record = TypeVar("Record")
+_MEASURED = (
+    "latency_ms_float",
+    "latency_ms_quantized",
+    "speedup",
+    "speedup_95",
+    "peak_memory_bytes_float",
+    "peak_memory_bytes_quantized",
+)
 Measured = TypeVar("Measured", Quality, Benchmark)
 
 
@@ -58,6 +66,16 @@ def _overtaken(run: Path) -> bool:
     return read_record(plan, QuantPlan) != read_record(built, QuantPlan)
 
 
+def _median_ms(figure: LatencyFigure | None) -> float | None:
+    return None if figure is None else figure.median_ms
+
+
+def _interval(figures: Benchmark) -> list[float] | None:
+    if figures.speedup_low is None or figures.speedup_high is None:
+        return None
+    return [figures.speedup_low, figures.speedup_high]
+
+
 def summarize(run: Path) -> dict[str, Any]:
     """The figures there are so far; keys without meaning for this model are null."""
     summary: dict[str, Any] = {"run": str(run)}
@@ -80,14 +98,17 @@ def summarize(run: Path) -> dict[str, Any]:
     figures = _of_bundle(run / "benchmark.json", Benchmark, current)
     if figures is not None:
         summary.update(
-            latency_ms_float=figures.latency_float.median_ms,
-            latency_ms_quantized=figures.latency_quantized.median_ms,
+            latency_ms_float=_median_ms(figures.latency_float),
+            latency_ms_quantized=_median_ms(figures.latency_quantized),
             latency_batch=figures.latency_batch,
             speedup=figures.speedup_median,
-            speedup_95=[figures.speedup_low, figures.speedup_high],
+            speedup_95=_interval(figures),
             peak_memory_bytes_float=figures.peak_memory_bytes_float,
             peak_memory_bytes_quantized=figures.peak_memory_bytes_quantized,
         )
+        if figures.not_measured is not None:
+            summary["latency_not_measured"] = figures.not_measured
+            missing += [name for name in _MEASURED if summary[name] is None]
     if current is not None:
         manifest = read_json_record(manifest_path, Manifest)
         summary.update(

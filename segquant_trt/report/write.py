@@ -86,18 +86,17 @@ def write_report(
 
 def _charts(rows: Sequence[SiteRow], quality: Quality, benchmark: Benchmark) -> dict[str, str]:
     charts = {
-        "latency": bar_chart("latency", "Latency per call", latency_bars(benchmark)),
         "size": bar_chart(
             "size",
             "Size on disk",
             byte_bars(benchmark.size_bytes_float, benchmark.size_bytes_quantized),
         ),
-        "memory": bar_chart(
-            "memory",
-            "Peak memory",
-            byte_bars(benchmark.peak_memory_bytes_float, benchmark.peak_memory_bytes_quantized),
-        ),
     }
+    if benchmark.latency_float is not None:
+        charts["latency"] = bar_chart("latency", "Latency per call", latency_bars(benchmark))
+    peaks = benchmark.peak_memory_bytes_float, benchmark.peak_memory_bytes_quantized
+    if peaks[0] is not None and peaks[1] is not None:
+        charts["memory"] = bar_chart("memory", "Peak memory", byte_bars(peaks[0], peaks[1]))
     if quality.steps:
         charts["steps"] = steps_chart(quality.steps)
     known = [(row.name, row.error_db) for row in rows if row.error_db is not None]

@@ -39,6 +39,7 @@ class OpenVino:
     """
 
     target: Target = "openvino"
+    stand_in: str | None = None
     placement = Placement(
         schemes=("symmetric", "shifted", "dual_scale", "dual_full"),
         linear_factors=("static", "per_token", "per_step"),

@@ -28,6 +28,7 @@ class TensorRtRtx:
     """
 
     target: Target = "tensorrt-rtx"
+    stand_in: str | None = "ONNX Runtime on the CPU, which executes the graph as it is written"
     placement = Placement(
         schemes=("symmetric", "shifted", "dual_scale", "dual_full"),
         linear_factors=("static", "per_token", "per_step"),
