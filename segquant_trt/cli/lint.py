@@ -13,7 +13,7 @@ from segquant_trt.cli import arguments
 from segquant_trt.cli.output import answer
 
 if TYPE_CHECKING:
-    from segquant_trt.backends.tensorrt.lint import Finding, LintReport, SiteVerdict, Target
+    from segquant_trt.backends.tensorrt.lint import Finding, LintReport, Target
 
 _SHOWN = 3
 _OUTCOMES = {
@@ -57,8 +57,9 @@ def command(
 ) -> int:
     """Say what TensorRT will make of the quantised ONNX graph in FILE, without a GPU.
 
-    Each product with Q/DQ inputs is judged: will it run in 8 bits, and if not, why. The exit
-    status is 1 where the build would fail, compute other values, or silently fall back.
+    Each product with Q/DQ inputs is judged: will it run in 8 bits, and if not, why (--json lists
+    them all). The exit status is 1 where the build would fail, compute other values than the file
+    says, or silently fall back.
     """
     from segquant_trt.backends.tensorrt.lint import lint
 
@@ -84,11 +85,6 @@ def _lines(report: LintReport, *, shown: int | None) -> Iterator[str]:
         yield f"{severity}: {rule}{_times(len(findings))}"
         yield from _entries([f"{_place(finding)}{finding.reason}" for finding in findings], shown)
         yield f"  fix: {findings[0].fix}"
-    lost = [site for site in report.sites if not site.eight_bit]
-    if lost:
-        yield ""
-        yield f"not in 8 bits{_times(len(lost))}"
-        yield from _entries([_judged(site) for site in lost], shown)
 
 
 def _outcome(report: LintReport) -> str:
@@ -108,10 +104,6 @@ def _times(count: int) -> str:
 
 def _place(finding: Finding) -> str:
     return f"{finding.node}: " if finding.node else ""
-
-
-def _judged(site: SiteVerdict) -> str:
-    return f"{site.site} ({site.op}): {'; '.join(site.reasons) or 'no 8-bit codes'}"
 
 
 def _entries(lines: list[str], shown: int | None) -> Iterator[str]:
