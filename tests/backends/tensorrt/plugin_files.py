@@ -16,7 +16,7 @@ def shared_library(
     machine: int = X86_64,
     entry: bytes = b"getCreators",
 ) -> Path:
-    """An ELF file whose `.nv_fatbin` holds code for these: "89", or "90 ptx"."""
+    """An ELF file whose `.nv_fatbin` holds code for these: "89", "90 ptx", "89+90 ptx"."""
     fatbin = b"\0" * 8 + b"".join(_fatbin(each) for each in architectures)
     names = b"\0.nv_fatbin\0.shstrtab\0" + entry + b"\0"
     at_fatbin, at_names = 64, 64 + len(fatbin)
@@ -35,10 +35,13 @@ def shared_library(
 
 
 def _fatbin(architecture: str) -> bytes:
-    number, _, kind = architecture.partition(" ")
+    entries = b"".join(_entry(*each.split()) for each in architecture.split("+"))
+    return struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(entries)) + entries
+
+
+def _entry(number: str, kind: str = "") -> bytes:
     payload = b"code" * 4
-    entry = struct.pack(
+    head = struct.pack(
         "<HHIQIIHHI", 1 if kind else 2, 0x101, 64, len(payload), 0, 0, 0, 0, int(number)
     )
-    entry = entry.ljust(64, b"\0") + payload
-    return struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(entry)) + entry
+    return head.ljust(64, b"\0") + payload

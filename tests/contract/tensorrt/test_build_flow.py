@@ -132,17 +132,23 @@ def test_every_error_of_the_parser_is_told_with_its_node(tmp_path: Path) -> None
 
 
 def test_a_build_that_tensorrt_gives_up(tmp_path: Path) -> None:
-    tensorrt, _ = bench(NEWEST, plan=None)
-    tensorrt.log.errors.append("left from before")
+    def create_cache(this: object, serialized_timing_cache: bytes) -> None:
+        tensorrt.log.write(1, "came to nothing")
 
     def serialize(this: object, network: object, config: object, **_: object) -> None:
         tensorrt.log.write(1, "Could not find any implementation for node m: out of memory")
 
-    tensorrt, _ = bench(NEWEST, {"Builder.build_serialized_network": serialize})
+    tensorrt, script = bench(NEWEST, {"Builder.build_serialized_network": serialize})
+    script.answers["IBuilderConfig.set_timing_cache"] = True
+    script.answers["IBuilderConfig.create_timing_cache"] = lambda this, **given: (
+        create_cache(this, **given) or script.answers["world"].new("ITimingCache")
+    )
+    tensorrt.log.errors.append("left from before")
     with pytest.raises(SegQuantError, match="Could not find any implementation") as caught:
         build_engine(request(tmp_path), tensorrt=tensorrt)
     assert "workspace" in caught.value.hint
     assert "left from before" not in caught.value.what
+    assert "came to nothing" not in caught.value.what
     assert not (tmp_path / "small.engine").exists()
 
 

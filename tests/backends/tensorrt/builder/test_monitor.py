@@ -29,6 +29,16 @@ def test_inner_phases_divide_a_step_of_the_outer_one() -> None:
     assert (monitor.fraction, notes.shares[-1]) == (1.0, 1000)
 
 
+def test_of_inner_phases_side_by_side_the_farthest_counts() -> None:
+    monitor = BuildMonitor(Notes())
+    monitor.start("build", None, 2)
+    monitor.start("one", "build", 4)
+    monitor.start("other", "build", 10)
+    monitor.step("one", 2)
+    monitor.step("other", 0)
+    assert monitor.fraction == pytest.approx(0.5 * 3 / 4)
+
+
 def test_the_bar_does_not_end_before_the_build() -> None:
     notes = Notes()
     monitor = BuildMonitor(notes)

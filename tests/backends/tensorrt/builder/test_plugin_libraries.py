@@ -27,7 +27,7 @@ HERE, THERE = (X86_64, ARM64) if platform.machine() == "x86_64" else (ARM64, X86
 
 
 def test_device_code_is_found(tmp_path: Path) -> None:
-    path = shared_library(tmp_path / "a.so", ["80", "89", "90 ptx", "120"])
+    path = shared_library(tmp_path / "a.so", ["80", "89+90 ptx", "120"])
     assert list(device_codes(path.read_bytes())) == [
         DeviceCode(architecture=80, portable=False),
         DeviceCode(architecture=89, portable=False),

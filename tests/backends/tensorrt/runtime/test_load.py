@@ -204,6 +204,17 @@ def test_plugins_are_given_to_the_runtime_that_reads_a_new_engine_too(tmp_path: 
     assert at("Runtime.get_plugin_registry") < at("Runtime.deserialize_cuda_engine")
 
 
+def test_plugins_that_an_engine_carries_are_not_given_twice(tmp_path: Path) -> None:
+    library = shared_library(tmp_path / "libours.so", ["90"])
+    found, script = bench(NEWEST)
+    carrying = request(
+        tmp_path, plugins=(library,), serialize_plugins=True, version_compatible=True
+    )
+    build_engine(carrying, tensorrt=found)
+    assert len(script.of("IPluginRegistry.load_library")) == 1
+    assert script.of("IBuilderConfig.plugins_to_serialize=") == [{"value": [str(library)]}]
+
+
 def test_plugins_that_an_engine_carries_need_not_be_given(build: Make, tmp_path: Path) -> None:
     library = shared_library(tmp_path / "libours.so", ["90"])
     built = build(plugins=(library,), serialize_plugins=True, version_compatible=True)
