@@ -91,6 +91,9 @@ def table(record: dict[str, Any]) -> str:
                 lines.append(f"| {name} | {protocol} | {way} | {' | '.join(cells)} |")
             gains = [_gain(row, protocol, n) for n in CONCURRENCY]
             lines.append(f"| {name} | {protocol} | *batching gives* | {' | '.join(gains)} |")
+    machine, load = record["hardware"], record["load_average_before"]
+    lines += ["", f"On {machine['cores']} cores of {machine['cpu']}, with a load average of {load}"]
+    lines[-1] += " before the run: what is not the benchmark's own is other work."
     return "\n".join(lines)
 
 
