@@ -204,6 +204,14 @@ def test_plugins_are_given_to_the_runtime_that_reads_a_new_engine_too(tmp_path: 
     assert at("Runtime.get_plugin_registry") < at("Runtime.deserialize_cuda_engine")
 
 
+def test_plugins_are_looked_at_before_an_engine_is_loaded(tmp_path: Path) -> None:
+    found, script = tensorrt()
+    other = shared_library(tmp_path / "libother.so", ["80"])
+    with pytest.raises(SegQuantError, match="has code for sm_80; NVIDIA H100 PCIe needs sm_90"):
+        loaded(tmp_path, found, plugins=[other])
+    assert script.names() == []
+
+
 def test_plugins_that_an_engine_carries_are_not_given_twice(tmp_path: Path) -> None:
     library = shared_library(tmp_path / "libours.so", ["90"])
     found, script = bench(NEWEST)
