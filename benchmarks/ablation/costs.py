@@ -20,7 +20,7 @@ from segquant_trt.bench.costs.shapes import SHAPES
 from segquant_trt.bench.hardware import hardware, versions
 from segquant_trt.cli.progress import StderrProgress
 from segquant_trt.pipeline.costs import measure
-from segquant_trt.records import TARGETS
+from segquant_trt.records import CPU_TARGETS
 from segquant_trt.records.codec import write_record
 from segquant_trt.records.files import atomic_write_json
 
@@ -41,7 +41,7 @@ def main() -> None:
     """Measure, fit, and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder of measured shapes")
-    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
+    parser.add_argument("--targets", nargs="+", choices=CPU_TARGETS, default=CPU_TARGETS)
     parser.add_argument("--budget", type=float, default=10.0, help="seconds per shape and target")
     parser.add_argument("--threads", type=int, help="by default all cores")
     parser.add_argument("--tables", type=Path, help="folder for a cost table per target")

@@ -32,7 +32,7 @@ from benchmarks.ablation.methods import FORMATS, METHODS, Format, Method, method
 from benchmarks.ablation.tables import write_tables
 from segquant_trt.bench.hardware import hardware, versions
 from segquant_trt.models.zoo import ZOO, zoo_path
-from segquant_trt.records import TARGETS, Target
+from segquant_trt.records import CPU_TARGETS, Target
 from segquant_trt.records.child import die_with_parent
 from segquant_trt.records.files import atomic_write_json
 
@@ -179,7 +179,7 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", choices=ZOO, default=list(ZOO))
     parser.add_argument("--methods", nargs="+", choices=[method.name for method in METHODS])
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
-    parser.add_argument("--target", choices=TARGETS, default="onnxruntime")
+    parser.add_argument("--target", choices=CPU_TARGETS, default="onnxruntime")
     parser.add_argument("--latency", action="store_true", help="time plans instead, at full size")
     parser.add_argument("--budget", type=float, default=150.0, help="seconds per model's timing")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the results")

@@ -36,7 +36,7 @@ from segquant_trt.models.zoo import ZOO
 from segquant_trt.pipeline.asking import plan_request_of
 from segquant_trt.plan import Digests, PlanRequest, make_plan
 from segquant_trt.records import (
-    TARGETS,
+    CPU_TARGETS,
     GraphFacts,
     QuantPlan,
     SitePlan,
@@ -338,7 +338,7 @@ def main(report: Callable[[str], None] = print) -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of finished cells")
     parser.add_argument("--models", nargs="+", choices=ZOO, default=list(ZOO))
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
-    parser.add_argument("--target", choices=TARGETS, default="onnxruntime")
+    parser.add_argument("--target", choices=CPU_TARGETS, default="onnxruntime")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--result", type=Path, default=RESULT)
     arguments = parser.parse_args()

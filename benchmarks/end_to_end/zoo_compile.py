@@ -21,7 +21,7 @@ from benchmarks.marked_blocks import ROOT, write_block
 from segquant_trt.bench.hardware import hardware, versions
 from segquant_trt.models.zoo import ZOO
 from segquant_trt.pipeline import compile
-from segquant_trt.records import TARGETS
+from segquant_trt.records import CPU_TARGETS
 from segquant_trt.records.files import atomic_write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "zoo_compile.json"
@@ -75,7 +75,7 @@ def main() -> None:
     """Run and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder for the runs")
-    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
+    parser.add_argument("--targets", nargs="+", choices=CPU_TARGETS, default=CPU_TARGETS)
     arguments = parser.parse_args()
     work = arguments.work
     rows = [

@@ -93,7 +93,7 @@ def table(record: dict[str, Any]) -> str:
             lines.append(f"| {name} | {protocol} | *batching gives* | {' | '.join(gains)} |")
     machine, load = record["hardware"], record["load_average_before"]
     lines += ["", f"On {machine['cores']} cores of {machine['cpu']}, with a load average of {load}"]
-    lines[-1] += " before the run: what is not the benchmark's own is other work."
+    lines[-1] += " before the run: the machine had other work."
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import NodeProto
 
+from segquant_trt.backends.tensorrt.lint import file_rules
 from segquant_trt.backends.tensorrt.lint.finding import (
     SEVERITIES,
     TARGETS,
@@ -19,6 +20,7 @@ from segquant_trt.backends.tensorrt.lint.finding import (
 )
 from segquant_trt.backends.tensorrt.lint.order import is_sorted, sorted_nodes
 from segquant_trt.backends.tensorrt.lint.product_rules import four_bit_weight_only
+from segquant_trt.backends.tensorrt.lint.rule import Rule
 from segquant_trt.backends.tensorrt.lint.rules import RULES
 from segquant_trt.backends.tensorrt.lint.subject import Subject
 from segquant_trt.errors import SegQuantError
@@ -61,28 +63,32 @@ def lint(
     functions = frozenset((function.domain, function.name) for function in model.functions)
     called = tuple(_calls(model, functions))
     whole = _inlined(model, model_path)
+    hollow = _without_outputs(whole)
     waiting = _put_in_order(whole)
     subject = Subject(
         whole,
         model_path.parent,
         called=called,
         waiting=waiting,
+        hollow=hollow,
         target=target,
         capability=number,
         major=major,
         plugins=frozenset(plugins),
     )
+    # Other rules and verdicts take for granted that operators have their operands.
+    damage = _findings(subject, file_rules.DAMAGE)
     return LintReport(
         file=model_path.name,
         target=target,
         capability=f"sm_{number}",
         tensorrt_version=tensorrt_version,
-        findings=tuple(_findings(subject)),
-        sites=tuple(_sites(subject)),
+        findings=damage or _findings(subject, RULES),
+        sites=() if damage else tuple(_sites(subject)),
     )
 
 
-def _findings(subject: Subject) -> Iterator[Finding]:
+def _findings(subject: Subject, rules: Sequence[Rule]) -> tuple[Finding, ...]:
     found = [
         Finding(
             rule=rule.name,
@@ -92,11 +98,11 @@ def _findings(subject: Subject) -> Iterator[Finding]:
             reason=problem.reason,
             fix=rule.fix,
         )
-        for rule in RULES
+        for rule in rules
         if rule.applies(subject)
         for problem in rule.check(subject)
     ]
-    yield from sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
+    return tuple(sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))
 
 
 def _sites(subject: Subject) -> Iterator[SiteVerdict]:
@@ -149,6 +155,14 @@ def _major(version: str | None) -> int | None:
 
 def _calls(model: onnx.ModelProto, functions: frozenset[tuple[str, str]]) -> Iterator[NodeProto]:
     return (node for node in model.graph.node if (node.domain, node.op_type) in functions)
+
+
+def _without_outputs(model: onnx.ModelProto) -> tuple[NodeProto, ...]:
+    """Take nodes that make nothing out, and return them."""
+    hollow = [node for node in model.graph.node if not any(node.output)]
+    for node in hollow:
+        model.graph.node.remove(node)
+    return tuple(hollow)
 
 
 def _put_in_order(model: onnx.ModelProto) -> tuple[NodeProto, ...]:

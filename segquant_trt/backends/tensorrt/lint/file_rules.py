@@ -72,10 +72,14 @@ def constant_outputs(subject: Subject) -> Iterator[Problem]:
             yield Problem("", f"the output '{name}' is an initializer", (name,))
 
 
-def missing_operands(subject: Subject) -> Iterator[Problem]:
-    """Nodes with fewer inputs than their operator has."""
+def incomplete_nodes(subject: Subject) -> Iterator[Problem]:
+    """Nodes with fewer inputs or outputs than their operator has."""
     newest = max(subject.opset, 1)
+    for node in subject.hollow:
+        yield Problem(node_name(node), f"{node.op_type or 'a node'} without an output")
     for node in subject.wiring.nodes:
+        if not node.output[0]:
+            yield Problem(node_name(node), f"{node.op_type} without its first output")
         if not onnx.defs.has(node.op_type, max_inclusive_version=newest):
             continue
         least = onnx.defs.get_schema(node.op_type, newest).min_input
@@ -145,7 +149,18 @@ def short_constants(subject: Subject) -> Iterator[Problem]:
             yield Problem(_maker(tensor.name, subject), reason, (tensor.name,))
 
 
+# What must hold before anything else can be asked of a file.
+DAMAGE: tuple[Rule, ...] = (
+    Rule(
+        name="incomplete-node",
+        severity="parse-error",
+        check=incomplete_nodes,
+        fix="export the model again; the file is damaged",
+    ),
+)
+
 RULES: tuple[Rule, ...] = (
+    *DAMAGE,
     Rule(
         name="opset-too-old",
         severity="parse-error",
@@ -182,12 +197,6 @@ RULES: tuple[Rule, ...] = (
         severity="parse-error",
         check=constant_outputs,
         fix="put an Identity between, or drop the output",
-    ),
-    Rule(
-        name="missing-operand",
-        severity="parse-error",
-        check=missing_operands,
-        fix="export the model again; the file is damaged",
     ),
     Rule(
         name="input-without-shape",

@@ -116,8 +116,9 @@ def group_norm_scales(subject: Subject) -> Iterator[Problem]:
         channels = whole[1] if whole is not None and len(whole) > 1 else None
         groups = int_attribute(node, "num_groups", 0)
         wanted = channels if subject.opset >= 21 else groups
-        known = dims is not None and isinstance(dims[0], int) and isinstance(wanted, int)
-        if dims is not None and known and dims[0] != wanted:
+        if not dims or not isinstance(dims[0], int) or not isinstance(wanted, int):
+            continue
+        if dims[0] != wanted:
             yield Problem(
                 node_name(node),
                 f"{dims[0]} scales for {groups} groups; opset {subject.opset} wants {wanted}",

@@ -239,7 +239,7 @@ def _weight_obstacles(
 def _vector_of_one(node: NodeProto, decode: NodeProto, subject: Subject) -> Iterator[Obstacle]:
     """A convolution's scale of shape [1], which is neither a number nor one per channel."""
     scale, dims = decode.input[1], subject.shapes.of(decode.input[0])
-    several = dims is not None and dims[0] != 1
+    several = bool(dims) and dims is not None and dims[0] != 1
     rtx = subject.target == "tensorrt-rtx"
     if rtx and several and node.op_type == "Conv" and subject.rank(scale) == 1:
         yield Obstacle(

@@ -45,6 +45,7 @@ class Subject:
         major: of the TensorRT version, None where it was not given.
         called: the nodes that call local functions, which are gone from `model`.
         waiting: nodes that wait for each other, which are gone from `model`, too.
+        hollow: nodes without outputs, which are gone as well.
         plugins: operators that plugin libraries provide.
     """
 
@@ -55,6 +56,7 @@ class Subject:
         *,
         called: tuple[NodeProto, ...] = (),
         waiting: tuple[NodeProto, ...] = (),
+        hollow: tuple[NodeProto, ...] = (),
         target: Target,
         capability: int,
         major: int | None,
@@ -64,6 +66,7 @@ class Subject:
         self.folder = folder
         self.called = called
         self.waiting = waiting
+        self.hollow = hollow
         self.target = target
         self.capability = capability
         self.major = major

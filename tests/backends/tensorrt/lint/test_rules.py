@@ -189,7 +189,7 @@ CASES = (
          lambda: changed(linear(), _reversed)),
     Case("constant-output", "parse-error",
          lambda: changed(linear(), lambda m: setattr(m.graph.output[0], "name", "c0")), PLAIN),
-    Case("missing-operand", "parse-error",
+    Case("incomplete-node", "parse-error",
          lambda: changed(linear(), lambda m: m.graph.node[-1].input.pop()), PLAIN),
     Case("input-without-shape", "parse-error",
          lambda: changed(linear(),
