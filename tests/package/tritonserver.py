@@ -175,8 +175,7 @@ class Server:
         """End the server and the processes of its models at once."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(timeout=30)
-        for region in Path("/dev/shm").glob(f"{self._shared_memory}*"):
-            region.unlink(missing_ok=True)  # nobody else removes what a killed server shared
+        self._remove_shared_memory()
 
     def stop(self) -> None:
         """End the server as its operator would."""
@@ -186,6 +185,12 @@ class Server:
                 self.process.wait(timeout=40)
             except subprocess.TimeoutExpired:
                 self.kill()
+        self._remove_shared_memory()
+
+    def _remove_shared_memory(self) -> None:
+        """Nobody else removes what a killed process shared."""
+        for region in Path("/dev/shm").glob(f"{self._shared_memory}*"):
+            region.unlink(missing_ok=True)
 
 
 @contextmanager
