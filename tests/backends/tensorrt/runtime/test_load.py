@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from segquant_trt.backends.tensorrt.builder.build import build_engine
 from segquant_trt.backends.tensorrt.device import Device
 from segquant_trt.backends.tensorrt.installed import Installed, Log
 from segquant_trt.backends.tensorrt.runtime import load_engine
+from segquant_trt.backends.tensorrt.runtime.engine_file import check_free_memory, read_info
 from segquant_trt.backends.tensorrt.runtime.refit import give_weights, refit_engine
 from segquant_trt.errors import SegQuantError
 from tests.backends.tensorrt.plugin_files import shared_library
@@ -181,6 +182,18 @@ def test_memory_that_does_not_suffice(build: Make) -> None:
     built.load(on=device(free_bytes=None), contexts=4)
     with pytest.raises(SegQuantError, match=r"4.00 GiB .* 4 context.*; 3.00 GiB are free"):
         built.load(on=small, contexts=4)
+
+
+def test_streamed_weights_need_no_more_than_their_budget(build: Make) -> None:
+    built = build(weight_streaming=True)
+    info = read_info(built.path)
+    assert info is not None
+    large = replace(info, engine_bytes=10 * 2**30, device_memory_bytes=2**30)
+    small = device(free_bytes=3 * 2**30)
+    check_free_memory(built.path, large, small, 1, 2 * 2**30)
+    with pytest.raises(SegQuantError, match=r"11\.00 GiB") as caught:
+        check_free_memory(built.path, large, small, 1, None)
+    assert "weight_budget" in caught.value.hint
 
 
 def test_plugins_that_an_engine_needs(build: Make, tmp_path: Path) -> None:
