@@ -65,13 +65,6 @@ def cycles(subject: Subject) -> Iterator[Problem]:
         yield Problem(node_name(node), f"it is among {count} nodes that wait for each other")
 
 
-def constant_outputs(subject: Subject) -> Iterator[Problem]:
-    """Outputs that are initializers."""
-    for name in subject.wiring.graph_outputs:
-        if name in subject.wiring.initializers:
-            yield Problem("", f"the output '{name}' is an initializer", (name,))
-
-
 def incomplete_nodes(subject: Subject) -> Iterator[Problem]:
     """Nodes with fewer inputs or outputs than their operator has."""
     newest = max(subject.opset, 1)
@@ -191,12 +184,6 @@ RULES: tuple[Rule, ...] = (
         severity="parse-error",
         check=cycles,
         fix="export the model again; the file is damaged",
-    ),
-    Rule(
-        name="constant-output",
-        severity="parse-error",
-        check=constant_outputs,
-        fix="put an Identity between, or drop the output",
     ),
     Rule(
         name="input-without-shape",

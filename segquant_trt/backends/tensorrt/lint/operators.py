@@ -118,7 +118,7 @@ def group_norm_scales(subject: Subject) -> Iterator[Problem]:
         wanted = channels if subject.opset >= 21 else groups
         if not dims or not isinstance(dims[0], int) or not isinstance(wanted, int):
             continue
-        if dims[0] != wanted:
+        if groups > 1 and dims[0] != wanted:
             yield Problem(
                 node_name(node),
                 f"{dims[0]} scales for {groups} groups; opset {subject.opset} wants {wanted}",

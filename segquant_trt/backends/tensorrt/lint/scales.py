@@ -12,6 +12,7 @@ from segquant_trt.backends.tensorrt.lint.finding import RTX
 from segquant_trt.backends.tensorrt.lint.rule import Problem, Rule
 from segquant_trt.backends.tensorrt.lint.subject import PAIR, Array, Subject
 from segquant_trt.graph.attributes import int_attribute
+from segquant_trt.graph.shapes.knowledge import Shape
 from segquant_trt.graph.wiring import node_name
 
 LARGEST_CODE: dict[int, float] = {TensorProto.INT8: 127.0, FLOAT8: 448.0, INT4: 7.0}
@@ -99,13 +100,28 @@ def count(subject: Subject) -> Iterator[Problem]:
         if not -len(dims) <= axis < len(dims):
             yield Problem(node_name(node), f"axis {axis} of a tensor of {len(dims)} axes")
         elif len(scales) > 1:
-            continue
+            block = int_attribute(node, "block_size", 0)
+            if not _blocks_fit(dims, scales, axis % len(dims), block):
+                reason = "its scales do not fit its blocks"
+                yield Problem(node_name(node), reason, (node.input[1],))
         elif isinstance(dims[axis], int) and isinstance(scales[0], int) and dims[axis] != scales[0]:
             yield Problem(
                 node_name(node),
                 f"{scales[0]} scales along axis {axis}, which is {dims[axis]} long",
                 (node.input[1],),
             )
+
+
+def _blocks_fit(dims: Shape, scales: Shape, axis: int, size: int) -> bool:
+    """Whether there is one scale per block of `size` along `axis`, and per index of the others."""
+    if len(dims) != len(scales):
+        return False
+    for place, (length, count) in enumerate(zip(dims, scales, strict=True)):
+        if isinstance(length, int) and isinstance(count, int):
+            wanted = -(-length // size) if place == axis and size else length
+            if count != wanted:
+                return False
+    return True
 
 
 def foreign_type(subject: Subject) -> Iterator[Problem]:

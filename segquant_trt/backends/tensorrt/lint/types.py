@@ -49,11 +49,13 @@ def unknown_types(subject: Subject) -> Iterator[Problem]:
         if tensor.data_type not in _KNOWN:
             reason = f"the constant '{tensor.name}' is {type_name(tensor.data_type)}"
             yield Problem(_maker(tensor.name, subject), reason, (tensor.name,))
-    for name, value in subject.wiring.graph_inputs.items():
+    outputs = ((value.name, value, "output") for value in subject.model.graph.output)
+    inputs = ((name, value, "input") for name, value in subject.wiring.graph_inputs.items())
+    for name, value, side in (*inputs, *outputs):
         kind = value.type.tensor_type.elem_type
         if not value.type.HasField("tensor_type") or kind not in _KNOWN:
             word = type_name(kind) if value.type.HasField("tensor_type") else "no tensor"
-            yield Problem("", f"the input '{name}' is {word}", (name,))
+            yield Problem("", f"the {side} '{name}' is {word}", (name,))
 
 
 def _maker(name: str, subject: Subject) -> str:
@@ -137,6 +139,8 @@ def stray_codes(subject: Subject) -> Iterator[Problem]:
     for name, tensor in subject.wiring.constants.items():
         if tensor.data_type not in _CODES:
             continue
+        if name in subject.wiring.graph_outputs:
+            yield Problem("", f"the output '{name}' is constant codes", (name,))
         for node in subject.wiring.consumers.get(name, ()):
             plugin = node.op_type in subject.plugins or not _is_onnx(node)
             if node.op_type not in allowed and not plugin and not _makes_zero(node, subject):

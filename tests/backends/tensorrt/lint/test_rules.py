@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from segquant_trt.backends.tensorrt.lint import RULES, Finding, Target, lint
 from tests.backends.tensorrt.lint.parts import (
@@ -149,10 +149,9 @@ def _odd(inner: int) -> Callable[[], Model]:
     )
 
 
-def _group_norm(opset: int) -> Callable[[], Model]:
-    one = [1.0] * TOKENS
-    after = op("GroupNormalization", one, one, num_groups=1)
-    return lambda: linear(after=after, opset=opset)
+def _group_norm(count: int) -> Callable[[], Model]:
+    norm = op("GroupNormalization", [1.0] * count, [1.0] * count, num_groups=4)
+    return lambda: convolution(then(norm, coded()))
 
 
 def _named(name: str) -> Callable[[], Model]:
@@ -161,6 +160,12 @@ def _named(name: str) -> Callable[[], Model]:
 
 def _shared(name: str) -> Callable[[], Model]:
     return lambda: linear(then(coded(name="a"), coded(name=name)))
+
+
+def _output(name: str, kind: int) -> Callable[[Model], None]:
+    """A constant as an output."""
+    value = helper.make_tensor_value_info(name, kind, None)
+    return lambda model: model.graph.output.append(value)
 
 
 def _cut(model: Model) -> None:
@@ -187,8 +192,6 @@ CASES = (
          lambda: changed(linear(), lambda m: m.graph.node[0].input.__setitem__(
              0, m.graph.node[-1].output[0])),
          lambda: changed(linear(), _reversed)),
-    Case("constant-output", "parse-error",
-         lambda: changed(linear(), lambda m: setattr(m.graph.output[0], "name", "c0")), PLAIN),
     Case("incomplete-node", "parse-error",
          lambda: changed(linear(), lambda m: m.graph.node[-1].input.pop()), PLAIN),
     Case("input-without-shape", "parse-error",
@@ -223,16 +226,19 @@ CASES = (
          lambda: linear(after=_bias(np.int32)), lambda: linear(after=_bias(np.int8)), node="bias"),
     Case("stray-codes", "build-error", lambda: linear(weight=_early_transpose),
          lambda: linear(weight=_turned), node="turn"),
+    Case("stray-codes", "build-error",
+         lambda: changed(linear(), _output("c2", INT8)),
+         lambda: changed(linear(), _output("c0", FLOAT16))),
     Case("fp8-moved", "build-error",
          lambda: linear(_moved("Unsqueeze", 0), lambda s: s.weight(K, N, axis=1), codes=FP8),
-         lambda: linear(_moved("Reshape", 1, TOKENS, K), codes=FP8), node="moved"),
+         lambda: linear(_moved("Reshape", -1, TOKENS, K), codes=FP8), node="moved"),
     Case("unsupported-operator", "parse-error",
          lambda: linear(after=op("Det", name="det")), PLAIN, node="det"),
     Case("unknown-operator", "parse-error",
          lambda: linear(after=op("Own", domain="own", name="own")),
          lambda: with_function("Own"), node="own"),
     Case("no-such-plugin", "parse-error", lambda: linear(after=op("NonZero")), PLAIN),
-    Case("group-norm-scales", "build-error", _group_norm(19), _group_norm(21)),
+    Case("group-norm-scales", "build-error", _group_norm(4), _group_norm(16)),
     Case("shadowed-operator", "advice", lambda: linear(after=op("Relu", domain="own")),
          lambda: linear(after=op("Relu"))),
     Case("plugin-attributes", "slow", lambda: with_function("Own"),
@@ -265,6 +271,10 @@ CASES = (
     Case("scale-subnormal", "advice", lambda: linear(coded(6e-5)), lambda: linear(coded(6.2e-5))),
     Case("scale-count", "parse-error",
          lambda: linear(weight=decoded(np.ones((K, N)), INT8, FAR[1:], axis=1)), _weight(1)),
+    Case("scale-count", "parse-error",
+         lambda: linear(weight=decoded(
+             np.ones((K, N)), INT4, np.full((K // 16, N - 1), 0.01), axis=0, block_size=16)),
+         _blocks(INT4, lambda s, x: x)),
     Case("scale-type", "advice", lambda: linear(source=FLOAT), PLAIN),
     Case("fp8-scale-type", "build-error", lambda: linear(codes=FP8, source=FLOAT),
          lambda: linear(codes=FP8)),
