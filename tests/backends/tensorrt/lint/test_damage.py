@@ -1,4 +1,4 @@
-"""Files damaged at random are judged or refused, whatever is wrong with them."""
+"""Files damaged at random are judged, whatever is wrong with them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import onnx
 import pytest
 
 from segquant_trt.backends.tensorrt.lint import TARGETS, lint
-from segquant_trt.errors import SegQuantError
 from tests.backends.tensorrt.lint.bases import BASES
 
 Random = np.random.Generator
@@ -101,14 +100,9 @@ def damaged(seed: int) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("seed", [*range(16), *(pytest.param(s, marks=pytest.mark.full)
                                                for s in range(16, 200))])  # fmt: skip
-def test_every_damage_is_judged_or_refused(seed: int, tmp_path: Path) -> None:
+def test_every_damage_is_judged(seed: int, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     for number in range(seed * 10, seed * 10 + 10):
         path.write_bytes(damaged(number).SerializeToString())
         for target in TARGETS:
-            try:
-                report = lint(path, target=target)
-            except SegQuantError as refusal:
-                assert refusal.hint
-            else:
-                assert report.as_dict()["outcome"]
+            assert lint(path, target=target).as_dict()["outcome"]
