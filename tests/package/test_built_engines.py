@@ -229,3 +229,21 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "carries code" in capsys.readouterr().err
     assert main(["package", "triton", str(trusted), "-o", str(tmp_path / "four"), "--trust"]) == 0
     assert "version-compatible=true" in (tmp_path / "four" / "README.md").read_text()
+
+
+def test_inputs_in_another_order(tmp_path: Path) -> None:
+    """The timestep tells how many samples there are, wherever it stands."""
+    path = write(tmp_path, "flux", tensors=(INFO.tensors[2], *INFO.tensors[:2], INFO.tensors[3]))
+    package = package_of([path], name=None)
+    assert [spec.shape[0] for spec in package.inputs] == ["any", "batch", "batch"]
+
+
+@pytest.mark.parametrize("names", [("a/libours.so", "b/libours.so"), ("a/x;y.so",)])
+def test_plugins_that_cannot_be_told_apart(tmp_path: Path, names: tuple[str, ...]) -> None:
+    libraries = [tmp_path / name for name in names]
+    for library in libraries:
+        library.parent.mkdir()
+        library.write_bytes(b"code")
+    package = package_of([write(tmp_path, "m")], name=None, plugins=libraries)
+    with pytest.raises(SegQuantError, match="cannot be told apart by their names"):
+        package_engines(package, tmp_path / "out", OPTIONS)
