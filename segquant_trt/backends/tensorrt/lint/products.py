@@ -102,7 +102,7 @@ def _codes(node: NodeProto, operands: Sequence[Operand], subject: Subject) -> li
         isinstance(o, Decoded) and fixed and not one_scale(o.decode.input[1], subject)
         for o, fixed in zip(operands, constant, strict=True)
     )
-    linear = node.op_type in _LINEARS and several
+    linear = node.op_type in _LINEARS and several and kinds.count(TensorProto.INT4) < 2
     taken = {TensorProto.UINT8, TensorProto.INT4} if linear else {TensorProto.UINT8}
     return [
         TensorProto.INT8 if kind in taken and not fixed else kind
@@ -260,6 +260,8 @@ def _pair_obstacles(
 ) -> Iterator[Obstacle]:
     if not (isinstance(left, Decoded) and isinstance(right, Decoded)):
         return
+    if kinds == [TensorProto.INT4, TensorProto.INT4]:
+        yield Obstacle(cause="codes-differ", reason="its operands both have codes of four bits")
     widened = node.op_type in _LINEARS and _widened(kinds, left, right, subject)
     if kinds[0] != kinds[1] and not widened:
         words = " and ".join(type_name(kind) if kind else "unknown" for kind in kinds)
