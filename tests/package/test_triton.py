@@ -296,9 +296,9 @@ def test_a_compiled_transformer(compiled_flux: Path, tmp_path: Path) -> None:
         pairs.append([str(tmp_path / f"{samples}.npz"), str(tmp_path / f"{samples}.npy")])
     with served(tmp_path / "models", tmp_path / "log") as one:
         for protocol in PROTOCOLS:
-            for threads in (1, 8):
-                found = drive(one, {"flux": pairs}, protocol=protocol, threads=threads, rounds=4)
-                all_right(found, 8 * threads)
+            for threads in (1, 2):  # 4,608 tokens each: more would take gigabytes for attention
+                found = drive(one, {"flux": pairs}, protocol=protocol, threads=threads, rounds=2)
+                all_right(found, 4 * threads)
 
 
 def test_a_damaged_model_is_not_served(repositories: LazyFolders, tmp_path: Path) -> None:
