@@ -36,6 +36,7 @@ RESULT = Path(__file__).resolve().parents[1] / "results" / "serving.json"
 README = Path(__file__).with_name("README.md")
 PAIRED = Path(__file__).with_name("paired.py")
 PROTOCOLS = ("http", "grpc")
+_QUIET = 0.5  # of the load average per core: the last minutes count in it
 CONCURRENCY = (1, 2, 4, 8, 16)
 CALLS = 128  # of a cell, whatever its number of threads
 REPEATS = 10
@@ -93,7 +94,8 @@ def table(record: dict[str, Any]) -> str:
             lines.append(f"| {name} | {protocol} | *batching gives* | {' | '.join(gains)} |")
     machine, load = record["hardware"], record["load_average_before"]
     lines += ["", f"On {machine['cores']} cores of {machine['cpu']}, with a load average of {load}"]
-    lines[-1] += " before the run: the machine had other work."
+    lines[-1] += " before the run"
+    lines[-1] += ": the machine had other work." if load > _QUIET * int(machine["cores"]) else "."
     return "\n".join(lines)
 
 
